@@ -46262,7 +46262,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(90126);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(55437);
 
 
 
@@ -46430,7 +46430,7 @@ const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$
 
 /***/ }),
 
-/***/ 90126:
+/***/ 55437:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -54265,6 +54265,9 @@ const DIGEST = custom((value) => typeof value === 'string' && isDigest(value), '
 function isAttestation({ platform }) {
     return platform?.os === NO_PLATFORM.os;
 }
+function isAttestationOf(entry, image) {
+    return isAttestation(entry) && entry.annotations?.['vnd.docker.reference.digest'] === image;
+}
 function parseManifest(bytes, mediaType, name) {
     const type = mediaTypeOf(bytes, mediaType, name);
     if (isIndexType(type)) {
@@ -55515,7 +55518,7 @@ function createSender(connections, userAgent, stall) {
                 },
                 reset: method === 'HEAD' && headBodyOrigins.has(url.origin),
             });
-            return { status: answer.statusCode, headers: new Headers(attempt_flatten(answer.headers)), body: answer.body };
+            return { status: answer.statusCode, headers: joinValues(answer.headers), body: answer.body };
         }
         catch (error) {
             if (isProtocolError(error))
@@ -55529,8 +55532,11 @@ function createSender(connections, userAgent, stall) {
         }
     };
 }
-function attempt_flatten(headers) {
-    return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
+function joinValues(headers) {
+    return new Map(Object.entries(headers).flatMap(([name, value]) => {
+        const values = [value ?? []].flat();
+        return values.length === 0 ? [] : [[name, values.join(', ')]];
+    }));
 }
 function watchUpload(body, timer, attempt, timeoutMs, stall) {
     const limit = attempt.limit(stall);
@@ -57102,7 +57108,7 @@ function singleImage(index, repository, digest) {
     throw notSingleImage(repository, digest, `it is an index of ${platforms.join(', ') || 'no images'}`);
 }
 function attestationsOf(manifests, { digest: image }, name, repository) {
-    const listed = manifests.filter((one) => isAttestation(one) && refersTo(one, image));
+    const listed = manifests.filter((one) => isAttestationOf(one, image));
     const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
     if (distinct.length > ATTESTATIONS_LIMIT)
         throw attestationsError(repository, name, `it has ${distinct.length} attestations, and at most ${ATTESTATIONS_LIMIT} are supported`);
@@ -57118,9 +57124,6 @@ function attestationsError({ host }, name, why) {
         message: `Can't read ${name}: ${why}`,
         hint: 'Push the image again with fewer attestations. For docker/build-push-action, set `provenance: false` and `sbom: false`.',
     });
-}
-function refersTo({ annotations }, digest) {
-    return annotations?.['vnd.docker.reference.digest'] === digest;
 }
 function notSingleImage(repository, digest, detail) {
     const message = `${formatReference({ repository, digest })} is not the image of one platform`;
@@ -62346,7 +62349,7 @@ function isFollowed({ method }) {
 function redirectTarget(reply, request) {
     const { url } = request;
     const location = reply.headers.get('location');
-    if (location === null || !REDIRECTS.has(reply.status) || !isFollowed(request))
+    if (location === undefined || !REDIRECTS.has(reply.status) || !isFollowed(request))
         return undefined;
     return URL.canParse(location, url.href) ? new URL(location, url) : undefined;
 }
@@ -62721,7 +62724,7 @@ function createBlobWriter(requests) {
 }
 function uploadLocation(reply, { repository, operation }) {
     const location = reply.headers.get('location');
-    if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href))
+    if (!isSuccess(reply) || location === undefined || !URL.canParse(location, reply.url.href))
         return undefined;
     const url = new URL(location, reply.url);
     if (isAsSafe(url, reply.url))
@@ -63871,6 +63874,274 @@ function hexOf(digest) {
     return digest.slice('sha256:'.length);
 }
 
+;// CONCATENATED MODULE: ./lib/sbom/purl.js
+
+function modulePurl({ type, name, version }) {
+    return formatPurl(type, type === 'golang' ? name.toLowerCase() : name, version, {});
+}
+function storePathPurl({ pname, version, output }, hash, derivation) {
+    return formatPurl('nix', pname, version, { output, outputhash: hash, drvpath: derivation });
+}
+function imagePurl(name, digest, architecture) {
+    const last = name.slice(name.lastIndexOf('/') + 1);
+    return formatPurl('oci', last, digest, { arch: architecture, repository_url: name });
+}
+function sortedModules(modules) {
+    return sortedByKey(modules, modulePurl);
+}
+function sortedByKey(items, keyOf) {
+    const keyed = items.map((item) => ({ item, key: keyOf(item), json: JSON.stringify(item) }));
+    const sorted = keyed.toSorted((one, other) => compareText(one.key, other.key) || compareText(one.json, other.json));
+    return sorted.filter(({ key }, at) => key !== sorted[at - 1]?.key).map(({ item }) => item);
+}
+function formatPurl(type, name, version, qualifiers) {
+    const known = Object.entries(qualifiers).filter(([, value]) => value);
+    const query = known.map(([key, value = '']) => `${key}=${encodePurlPart(value)}`).toSorted();
+    return [
+        `pkg:${type}/${name.split('/').map(encodePurlPart).join('/')}`,
+        version ? `@${encodePurlPart(version)}` : '',
+        query.length > 0 ? `?${query.join('&')}` : '',
+    ].join('');
+}
+function encodePurlPart(text) {
+    return encodeURIComponent(text.toWellFormed())
+        .replace(/[!'()*]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`)
+        .replaceAll('%3A', ':');
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/store-name.js
+
+function splitStoreName(name, deriver) {
+    const derivation = deriver &&
+        (0,external_node_path_.basename)(deriver)
+            .slice(store_name_HASH_LENGTH + 1)
+            .replace(/\.drv$/, '');
+    if (derivation === name)
+        return { ...splitVersion(name), output: 'out' };
+    if (derivation && name.startsWith(`${derivation}-`))
+        return { ...splitVersion(derivation), output: name.slice(derivation.length + 1) };
+    const split = splitVersion(name);
+    const [, version, output] = USUAL_OUTPUT.exec(split.version ?? '') ?? [];
+    return output === undefined ? { ...split, output: undefined } : { pname: split.pname, version, output };
+}
+const store_name_HASH_LENGTH = 32;
+const USUAL_OUTPUT = /^(.*\d.*)-(bin|debug|dev|devdoc|dist|doc|info|lib|libgcc|man|static|terminfo)$/;
+function splitVersion(name) {
+    const [, pname = name, version] = /^(.+?)-([^A-Za-z].*)$/s.exec(name) ?? [];
+    return { pname, version };
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/spdx.js
+
+
+
+
+function spdxDocument({ image, platform, storePaths, modules }) {
+    const elements = [
+        ...sortedByKey(storePaths, ({ path }) => path).map((info) => ({ key: info.path, package: storePathPackage(info) })),
+        ...sortedModules(modules.flatMap(({ modules: of }) => of)).map((module) => ({
+            key: modulePurl(module),
+            package: modulePackage(module),
+        })),
+    ];
+    const ids = uniqueIds(elements.map(({ package: { SPDXID } }) => SPDXID));
+    const idOf = new Map(elements.map(({ key }, at) => [key, ids[at] ?? '']));
+    const [, hash = ''] = image.digest.split(':');
+    const document = {
+        spdxVersion: 'SPDX-2.3',
+        dataLicense: 'CC0-1.0',
+        SPDXID: DOCUMENT_ID,
+        name: `${image.name} (${formatPlatform(platform)})`,
+        documentNamespace: `https://spdx.org/spdxdocs/${encodeURIComponent((0,external_node_path_.basename)(image.name))}-${hash}`,
+        creationInfo: { created: spdxTime(image.created), creators: [CREATOR] },
+        packages: [
+            imagePackage({ ...image, hash }, platform),
+            ...elements.map(({ package: one }, at) => ({ ...one, SPDXID: ids[at] })),
+        ],
+        relationships: relationshipsOf(storePaths, modules, idOf),
+    };
+    return Buffer.from(JSON.stringify(document));
+}
+const CREATOR = 'Tool: nix-image-action-1';
+const DOCUMENT_ID = 'SPDXRef-DOCUMENT';
+const IMAGE_ID = 'SPDXRef-image';
+const NOT_ANALYZED = { downloadLocation: 'NOASSERTION', filesAnalyzed: false };
+function imagePackage({ name, digest, hash }, { architecture }) {
+    return {
+        SPDXID: IMAGE_ID,
+        name,
+        versionInfo: digest,
+        primaryPackagePurpose: 'CONTAINER',
+        ...NOT_ANALYZED,
+        checksums: [{ algorithm: 'SHA256', checksumValue: hash }],
+        externalRefs: [purlRef(imagePurl(name, digest, architecture))],
+    };
+}
+function storePathPackage({ path, narHash, deriver }) {
+    const hash = (0,external_node_path_.basename)(path).slice(0, store_name_HASH_LENGTH);
+    const name = (0,external_node_path_.basename)(path).slice(store_name_HASH_LENGTH + 1);
+    const split = splitStoreName(name, deriver);
+    const comment = [path, narHash && `narHash: ${narHash}`].filter(Boolean).join('\n');
+    return {
+        SPDXID: spdxId(`${hash}-${name}`),
+        name: split.pname,
+        versionInfo: split.version || undefined,
+        ...NOT_ANALYZED,
+        comment,
+        externalRefs: [purlRef(storePathPurl(split, hash, deriver && (0,external_node_path_.basename)(deriver)))],
+    };
+}
+function modulePackage(module) {
+    const { type, name, version } = module;
+    const isStandardLibrary = type === 'golang' && name === 'stdlib';
+    return {
+        SPDXID: spdxId([type, name, version].filter(Boolean).join('-')),
+        name,
+        versionInfo: version,
+        ...NOT_ANALYZED,
+        externalRefs: [
+            purlRef(modulePurl(module)),
+            ...(isStandardLibrary && version !== undefined ? [cpeRef(`cpe:2.3:a:golang:go:${version}:-:*:*:*:*:*:*`)] : []),
+        ],
+    };
+}
+function purlRef(purl) {
+    return { referenceCategory: 'PACKAGE-MANAGER', referenceType: 'purl', referenceLocator: purl };
+}
+function cpeRef(cpe) {
+    return { referenceCategory: 'SECURITY', referenceType: 'cpe23Type', referenceLocator: cpe };
+}
+function relationshipsOf(storePaths, modules, idOf) {
+    const triples = [
+        ...storePaths.map(({ path }) => [IMAGE_ID, 'CONTAINS', idOf.get(path)]),
+        ...storePaths.flatMap(({ path, references = [] }) => references
+            .filter((reference) => reference !== path)
+            .map((reference) => [idOf.get(path), 'DEPENDS_ON', idOf.get(reference)])),
+        ...modules.flatMap(({ path, modules: of }) => of.map((module) => [idOf.get(path), 'CONTAINS', idOf.get(modulePurl(module))])),
+    ];
+    const unique = new Map();
+    for (const [from, type, to] of triples)
+        if (from !== undefined && to !== undefined)
+            unique.set(`${from} ${type} ${to}`, { spdxElementId: from, relationshipType: type, relatedSpdxElement: to });
+    const sorted = [...unique].toSorted(([one], [other]) => (one < other ? -1 : 1)).map(([, value]) => value);
+    return [{ spdxElementId: DOCUMENT_ID, relationshipType: 'DESCRIBES', relatedSpdxElement: IMAGE_ID }, ...sorted];
+}
+function spdxId(text) {
+    return `SPDXRef-${text.replace(/[^A-Za-z0-9.-]/g, '-')}`;
+}
+function uniqueIds(ids) {
+    const used = new Set([DOCUMENT_ID, IMAGE_ID]);
+    return ids.map((id) => {
+        let unique = id;
+        for (let number = 2; used.has(unique); number++)
+            unique = `${id}-${number}`;
+        used.add(unique);
+        return unique;
+    });
+}
+function spdxTime(created) {
+    const time = new Date(created ?? Number.NaN);
+    const year = time.getUTCFullYear();
+    return year >= 0 && year <= 9999 ? time.toISOString().replace(/\.\d+Z$/, 'Z') : '1970-01-01T00:00:00Z';
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/published.js
+
+
+
+const PACKAGE = object({
+    SPDXID: string(),
+    name: string(),
+    versionInfo: optional(string()),
+    comment: optional(string(), ''),
+    externalRefs: array(object({ referenceLocator: string() })),
+});
+const RELATIONSHIP = object({
+    spdxElementId: string(),
+    relationshipType: string(),
+    relatedSpdxElement: string(),
+});
+const published_STATEMENT = object({
+    predicate: object({
+        creationInfo: object({ creators: strictTuple([literal(CREATOR)]) }),
+        packages: array(PACKAGE),
+        relationships: array(RELATIONSHIP),
+    }),
+});
+function publishedModules(statement) {
+    const read = readJson(published_STATEMENT, statement);
+    if (!read.ok)
+        return [];
+    const { packages, relationships } = read.value.predicate;
+    const modules = new Map(packages.flatMap((one) => published_entryOf(one.SPDXID, moduleOf(one))));
+    const contents = Map.groupBy(relationships.filter(({ relationshipType }) => relationshipType === 'CONTAINS'), ({ spdxElementId }) => spdxElementId);
+    return packages.flatMap(({ SPDXID, comment }) => {
+        const [, path, narHash] = /^(\/.+)\nnarHash: (\S+)$/.exec(comment) ?? [];
+        if (path === undefined || narHash === undefined)
+            return [];
+        const contained = contents.get(SPDXID) ?? [];
+        return {
+            path,
+            narHash,
+            modules: contained.flatMap(({ relatedSpdxElement }) => modules.get(relatedSpdxElement) ?? []),
+        };
+    });
+}
+function modulesOfSameContent(published, storePaths) {
+    const hashes = new Map(storePaths.map(({ path, narHash }) => [path, narHash]));
+    return published.filter(({ path, narHash }) => hashes.get(path) === narHash);
+}
+function moduleOf({ name, versionInfo, externalRefs: [purl], }) {
+    const [, type] = /^pkg:(golang|cargo)\//.exec(purl?.referenceLocator ?? '') ?? [];
+    if (type !== 'golang' && type !== 'cargo')
+        return undefined;
+    return { type, name, ...(versionInfo !== undefined && { version: versionInfo }) };
+}
+function published_entryOf(key, value) {
+    return value === undefined ? [] : [[key, value]];
+}
+
+;// CONCATENATED MODULE: ./lib/cache/published-sbom.js
+
+
+
+
+
+
+async function readPublishedModules(registry, previous, images, platform, log) {
+    const own = previous.filter(({ reference }) => images.some((image) => sameRepository(image, reference.repository)));
+    const found = await Promise.all(own.map(async (one) => {
+        try {
+            const statement = await statementOf(registry, one, platform);
+            return statement === undefined ? [] : publishedModules(statement);
+        }
+        catch (error) {
+            log.info(`Not using the SBOM of ${formatReference(one.reference)}: ${(0,errors/* failureSummary */.jg)(error)}`);
+            return [];
+        }
+    }));
+    return found.flat();
+}
+async function statementOf(registry, { reference: { repository }, content }, platform) {
+    if (content.kind === 'manifest')
+        return undefined;
+    const image = content.manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
+    if (image === undefined)
+        return undefined;
+    for (const { digest } of content.manifests.filter((one) => isAttestationOf(one, image.digest))) {
+        const stored = await registry.getManifest(repository, digest);
+        const statement = stored && (await readStatement(registry, repository, stored.bytes, image.digest));
+        if (statement !== undefined)
+            return statement;
+    }
+    return undefined;
+}
+const STATEMENT_LIMIT = 64 * 1024 * 1024;
+async function readStatement(registry, repository, attestation, image) {
+    const digest = findStatement(attestation, image);
+    return digest && registry.getBlob(repository, digest, STATEMENT_LIMIT);
+}
+
 ;// CONCATENATED MODULE: ./lib/sbom/elf.js
 const ELF_MAGIC = Buffer.from('\x7fELF', 'latin1');
 async function readElfSections(file) {
@@ -64025,41 +64296,6 @@ function replacement(replaced, path, version) {
     return GO_VERSION.test(version) && MODULE_PATH.test(path) ? goModule(path, version) : goModule(replaced, '');
 }
 
-;// CONCATENATED MODULE: ./lib/sbom/purl.js
-
-function modulePurl({ type, name, version }) {
-    return formatPurl(type, type === 'golang' ? name.toLowerCase() : name, version, {});
-}
-function storePathPurl({ pname, version, output }, hash, derivation) {
-    return formatPurl('nix', pname, version, { output, outputhash: hash, drvpath: derivation });
-}
-function imagePurl(name, digest, architecture) {
-    const last = name.slice(name.lastIndexOf('/') + 1);
-    return formatPurl('oci', last, digest, { arch: architecture, repository_url: name });
-}
-function sortedModules(modules) {
-    return sortedByKey(modules, modulePurl);
-}
-function sortedByKey(items, keyOf) {
-    const keyed = items.map((item) => ({ item, key: keyOf(item), json: JSON.stringify(item) }));
-    const sorted = keyed.toSorted((one, other) => compareText(one.key, other.key) || compareText(one.json, other.json));
-    return sorted.filter(({ key }, at) => key !== sorted[at - 1]?.key).map(({ item }) => item);
-}
-function formatPurl(type, name, version, qualifiers) {
-    const known = Object.entries(qualifiers).filter(([, value]) => value);
-    const query = known.map(([key, value = '']) => `${key}=${encodePurlPart(value)}`).toSorted();
-    return [
-        `pkg:${type}/${name.split('/').map(encodePurlPart).join('/')}`,
-        version ? `@${encodePurlPart(version)}` : '',
-        query.length > 0 ? `?${query.join('&')}` : '',
-    ].join('');
-}
-function encodePurlPart(text) {
-    return encodeURIComponent(text.toWellFormed())
-        .replace(/[!'()*]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`)
-        .replaceAll('%3A', ':');
-}
-
 ;// CONCATENATED MODULE: ./lib/sbom/rust-crates.js
 
 
@@ -64104,6 +64340,7 @@ async function inflateUpTo(compressed, limit) {
 
 
 
+
 async function scanModules(paths, log) {
     const sorted = [...new Set(paths)].filter(isStorePath).toSorted();
     const scanned = await mapAtMost(STORE_PATHS_AT_ONCE, sorted, async (path) => ({
@@ -64123,18 +64360,18 @@ const STORE_PATHS_AT_ONCE = 2;
 const FILES_AT_ONCE = 4;
 const FILES_LIMIT = 200_000;
 async function modulesBelow(storePath, log) {
-    const root = await (0,promises_.lstat)(storePath).catch(() => undefined);
-    if (!root?.isDirectory())
-        return sortedModules(await modulesAt(storePath));
+    if (!scan_isFolder(storePath))
+        return isProgram(storePath) ? sortedModules(await modulesIn(storePath)) : [];
     const found = [];
     let left = FILES_LIMIT;
     const folders = [storePath];
     for (let folder = folders.pop(); folder !== undefined && left > 0; folder = folders.pop()) {
-        const { subfolders, files } = await listEntries(folder);
+        await (0,external_node_timers_promises_.setImmediate)();
+        const { subfolders, files } = listEntries(folder);
         folders.push(...subfolders);
         const candidates = files.slice(0, left);
         left -= candidates.length;
-        const modules = await mapAtMost(FILES_AT_ONCE, candidates, modulesAt);
+        const modules = await mapAtMost(FILES_AT_ONCE, candidates.filter(isProgram), modulesIn);
         for (const some of modules)
             found.push(...some);
     }
@@ -64142,13 +64379,21 @@ async function modulesBelow(storePath, log) {
         log.info(`The SBOM lists only the modules of the first ${FILES_LIMIT} files of ${storePath}`);
     return sortedModules(found);
 }
-async function listEntries(folder) {
-    const entries = await (0,promises_.readdir)(folder, { withFileTypes: true }).catch(() => []);
+function listEntries(folder) {
+    const entries = entriesOf(folder);
     const pathsOf = (some) => some.map(({ name }) => (0,external_node_path_.join)(folder, name)).toSorted();
     return {
         subfolders: pathsOf(entries.filter((entry) => entry.isDirectory())),
         files: pathsOf(entries.filter((entry) => entry.isFile() && !DATA_EXTENSIONS.has((0,external_node_path_.extname)(entry.name)))),
     };
+}
+function entriesOf(folder) {
+    try {
+        return (0,external_node_fs_.readdirSync)(folder, { withFileTypes: true });
+    }
+    catch {
+        return [];
+    }
 }
 const DATA_EXTENSIONS = new Set([
     ['.c', '.cc', '.cpp', '.css', '.go', '.h', '.hpp', '.htm', '.html', '.java', '.js', '.cjs', '.mjs', '.lua', '.pl'],
@@ -64160,13 +64405,23 @@ const DATA_EXTENSIONS = new Set([
 const LIBRARY = /\.so(?:\.[0-9.]+)?$/;
 const EXECUTABLE = 0o111;
 const scan_SIZE_LIMIT = 4 * 1024 ** 3;
-async function modulesAt(path) {
+function scan_isFolder(path) {
+    return (0,external_node_fs_.lstatSync)(path, { throwIfNoEntry: false })?.isDirectory() === true;
+}
+function isProgram(path) {
     try {
-        const { mode, size } = await (0,promises_.lstat)(path);
-        if (!isRegular(mode) || size > scan_SIZE_LIMIT || ((mode & EXECUTABLE) === 0 && !LIBRARY.test(path)))
-            return [];
+        const stat = (0,external_node_fs_.lstatSync)(path);
+        return stat.isFile() && stat.size <= scan_SIZE_LIMIT && ((stat.mode & EXECUTABLE) !== 0 || LIBRARY.test(path));
+    }
+    catch {
+        return false;
+    }
+}
+async function modulesIn(path) {
+    try {
         const handle = await (0,promises_.open)(path, external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NOFOLLOW | external_node_fs_.constants.O_NONBLOCK);
         try {
+            const { size } = await handle.stat();
             return (await modulesOf({ size, read: (offset, length) => readRange(handle, offset, length) })) ?? [];
         }
         finally {
@@ -64176,9 +64431,6 @@ async function modulesAt(path) {
     catch {
         return [];
     }
-}
-function isRegular(mode) {
-    return (mode & external_node_fs_.constants.S_IFMT) === external_node_fs_.constants.S_IFREG;
 }
 async function readRange(handle, offset, length) {
     const bytes = Buffer.alloc(length);
@@ -64190,141 +64442,6 @@ async function readRange(handle, offset, length) {
         done += bytesRead;
     }
     return bytes.subarray(0, done);
-}
-
-;// CONCATENATED MODULE: ./lib/sbom/store-name.js
-
-function splitStoreName(name, deriver) {
-    const derivation = deriver &&
-        (0,external_node_path_.basename)(deriver)
-            .slice(store_name_HASH_LENGTH + 1)
-            .replace(/\.drv$/, '');
-    if (derivation === name)
-        return { ...splitVersion(name), output: 'out' };
-    if (derivation && name.startsWith(`${derivation}-`))
-        return { ...splitVersion(derivation), output: name.slice(derivation.length + 1) };
-    const split = splitVersion(name);
-    const [, version, output] = USUAL_OUTPUT.exec(split.version ?? '') ?? [];
-    return output === undefined ? { ...split, output: undefined } : { pname: split.pname, version, output };
-}
-const store_name_HASH_LENGTH = 32;
-const USUAL_OUTPUT = /^(.*\d.*)-(bin|debug|dev|devdoc|dist|doc|info|lib|libgcc|man|static|terminfo)$/;
-function splitVersion(name) {
-    const [, pname = name, version] = /^(.+?)-([^A-Za-z].*)$/s.exec(name) ?? [];
-    return { pname, version };
-}
-
-;// CONCATENATED MODULE: ./lib/sbom/spdx.js
-
-
-
-
-function spdxDocument({ image, platform, storePaths, modules }) {
-    const elements = [
-        ...sortedByKey(storePaths, ({ path }) => path).map((info) => ({ key: info.path, package: storePathPackage(info) })),
-        ...sortedModules(modules.flatMap(({ modules: of }) => of)).map((module) => ({
-            key: modulePurl(module),
-            package: modulePackage(module),
-        })),
-    ];
-    const ids = uniqueIds(elements.map(({ package: { SPDXID } }) => SPDXID));
-    const idOf = new Map(elements.map(({ key }, at) => [key, ids[at] ?? '']));
-    const [, hash = ''] = image.digest.split(':');
-    const document = {
-        spdxVersion: 'SPDX-2.3',
-        dataLicense: 'CC0-1.0',
-        SPDXID: DOCUMENT_ID,
-        name: `${image.name} (${formatPlatform(platform)})`,
-        documentNamespace: `https://spdx.org/spdxdocs/${encodeURIComponent((0,external_node_path_.basename)(image.name))}-${hash}`,
-        creationInfo: { created: spdxTime(image.created), creators: ['Tool: nix-image-action'] },
-        packages: [
-            imagePackage({ ...image, hash }, platform),
-            ...elements.map(({ package: one }, at) => ({ ...one, SPDXID: ids[at] })),
-        ],
-        relationships: relationshipsOf(storePaths, modules, idOf),
-    };
-    return Buffer.from(JSON.stringify(document));
-}
-const DOCUMENT_ID = 'SPDXRef-DOCUMENT';
-const IMAGE_ID = 'SPDXRef-image';
-const NOT_ANALYZED = { downloadLocation: 'NOASSERTION', filesAnalyzed: false };
-function imagePackage({ name, digest, hash }, { architecture }) {
-    return {
-        SPDXID: IMAGE_ID,
-        name,
-        versionInfo: digest,
-        primaryPackagePurpose: 'CONTAINER',
-        ...NOT_ANALYZED,
-        checksums: [{ algorithm: 'SHA256', checksumValue: hash }],
-        externalRefs: [purlRef(imagePurl(name, digest, architecture))],
-    };
-}
-function storePathPackage({ path, narHash, deriver }) {
-    const hash = (0,external_node_path_.basename)(path).slice(0, store_name_HASH_LENGTH);
-    const name = (0,external_node_path_.basename)(path).slice(store_name_HASH_LENGTH + 1);
-    const split = splitStoreName(name, deriver);
-    const comment = [path, narHash && `narHash: ${narHash}`].filter(Boolean).join('\n');
-    return {
-        SPDXID: spdxId(`${hash}-${name}`),
-        name: split.pname,
-        versionInfo: split.version || undefined,
-        ...NOT_ANALYZED,
-        comment,
-        externalRefs: [purlRef(storePathPurl(split, hash, deriver && (0,external_node_path_.basename)(deriver)))],
-    };
-}
-function modulePackage(module) {
-    const { type, name, version } = module;
-    const isStandardLibrary = type === 'golang' && name === 'stdlib';
-    return {
-        SPDXID: spdxId([type, name, version].filter(Boolean).join('-')),
-        name,
-        versionInfo: version,
-        ...NOT_ANALYZED,
-        externalRefs: [
-            purlRef(modulePurl(module)),
-            ...(isStandardLibrary && version !== undefined ? [cpeRef(`cpe:2.3:a:golang:go:${version}:-:*:*:*:*:*:*`)] : []),
-        ],
-    };
-}
-function purlRef(purl) {
-    return { referenceCategory: 'PACKAGE-MANAGER', referenceType: 'purl', referenceLocator: purl };
-}
-function cpeRef(cpe) {
-    return { referenceCategory: 'SECURITY', referenceType: 'cpe23Type', referenceLocator: cpe };
-}
-function relationshipsOf(storePaths, modules, idOf) {
-    const triples = [
-        ...storePaths.map(({ path }) => [IMAGE_ID, 'CONTAINS', idOf.get(path)]),
-        ...storePaths.flatMap(({ path, references = [] }) => references
-            .filter((reference) => reference !== path)
-            .map((reference) => [idOf.get(path), 'DEPENDS_ON', idOf.get(reference)])),
-        ...modules.flatMap(({ path, modules: of }) => of.map((module) => [idOf.get(path), 'CONTAINS', idOf.get(modulePurl(module))])),
-    ];
-    const unique = new Map();
-    for (const [from, type, to] of triples)
-        if (from !== undefined && to !== undefined)
-            unique.set(`${from} ${type} ${to}`, { spdxElementId: from, relationshipType: type, relatedSpdxElement: to });
-    const sorted = [...unique].toSorted(([one], [other]) => (one < other ? -1 : 1)).map(([, value]) => value);
-    return [{ spdxElementId: DOCUMENT_ID, relationshipType: 'DESCRIBES', relatedSpdxElement: IMAGE_ID }, ...sorted];
-}
-function spdxId(text) {
-    return `SPDXRef-${text.replace(/[^A-Za-z0-9.-]/g, '-')}`;
-}
-function uniqueIds(ids) {
-    const used = new Set([DOCUMENT_ID, IMAGE_ID]);
-    return ids.map((id) => {
-        let unique = id;
-        for (let number = 2; used.has(unique); number++)
-            unique = `${id}-${number}`;
-        used.add(unique);
-        return unique;
-    });
-}
-function spdxTime(created) {
-    const time = new Date(created ?? Number.NaN);
-    const year = time.getUTCFullYear();
-    return year >= 0 && year <= 9999 ? time.toISOString().replace(/\.\d+Z$/, 'Z') : '1970-01-01T00:00:00Z';
 }
 
 ;// CONCATENATED MODULE: ./lib/sbom/store-info.js
@@ -64449,9 +64566,12 @@ function fromNixBase32(text) {
 
 
 
-function startSbom({ layered }, { platform, tempFolder }, registry, log) {
+
+
+function startSbom({ layered }, { platform, tempFolder, previous, images }, registry, log) {
     const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths));
-    const describing = describeStorePaths([...known], log);
+    const published = readPublishedModules(registry, previous, images, platform, log);
+    const describing = describeStorePaths([...known], published, log);
     describing.catch(() => undefined);
     return {
         async attach({ created, storePaths }, images) {
@@ -64460,7 +64580,7 @@ function startSbom({ layered }, { platform, tempFolder }, registry, log) {
                 log.info(`No SBOM: ${storePaths ? 'the image contains no store paths' : NOT_ALL_KNOWN}`);
                 return undefined;
             }
-            const more = await describeStorePaths(storePaths.filter((path) => !known.has(path)), log);
+            const more = await describeStorePaths(storePaths.filter((path) => !known.has(path)), published, log);
             const all = await describing;
             const contents = {
                 storePaths: [...all.storePaths, ...more.storePaths],
@@ -64474,15 +64594,20 @@ function startSbom({ layered }, { platform, tempFolder }, registry, log) {
     };
 }
 const NOT_ALL_KNOWN = 'the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them';
-async function describeStorePaths(paths, log) {
-    const [storePaths, modules] = await Promise.all([readStoreInfo(paths, log), scanModules(paths, log)]);
-    return { storePaths, modules };
+async function describeStorePaths(paths, published, log) {
+    const reading = readStoreInfo(paths, log);
+    const known = (await published).length > 0 ? modulesOfSameContent(await published, await reading) : [];
+    const found = new Set(known.map(({ path }) => path));
+    const [storePaths, scanned] = await Promise.all([
+        reading,
+        scanModules(paths.filter((path) => !found.has(path)), log),
+    ]);
+    return { storePaths, modules: [...known, ...scanned] };
 }
 async function keepSbom(registry, published, image, repositories, tempFolder) {
     for (const { manifest } of published.attestations) {
-        const statement = findStatement(manifest.bytes, published.digest);
-        const bytes = statement && (await registry.getBlob(published.repository, statement, STATEMENT_LIMIT));
-        const document = bytes && documentIn(bytes);
+        const statement = await readStatement(registry, published.repository, manifest.bytes, published.digest);
+        const document = statement && documentIn(statement);
         if (document === undefined)
             continue;
         if (image.digest === published.digest)
@@ -64492,7 +64617,6 @@ async function keepSbom(registry, published, image, repositories, tempFolder) {
     }
     return undefined;
 }
-const STATEMENT_LIMIT = 64 * 1024 * 1024;
 async function attachSbom(registry, { repository, mediaType, digest, size }, repositories, document, tempFolder) {
     const subject = { name: formatRepository(repository), mediaType, digest, size };
     const attestation = sbomAttestation(subject, document);
@@ -64765,6 +64889,303 @@ async function estimateCompressed(content) {
     }
     return sampled === 0 ? 0 : Math.round((compressed / sampled) * size);
 }
+
+// EXTERNAL MODULE: external "node:async_hooks"
+var external_node_async_hooks_ = __nccwpck_require__(16698);
+// EXTERNAL MODULE: external "node:diagnostics_channel"
+var external_node_diagnostics_channel_ = __nccwpck_require__(53053);
+;// CONCATENATED MODULE: ./lib/record/artifact-requests.js
+
+
+
+
+
+
+
+
+const calls = new external_node_async_hooks_.AsyncLocalStorage();
+async function callWithin(timeoutMs, operation, start) {
+    const { promise, reject } = Promise.withResolvers();
+    const call = { ended: false, requests: new Set(), fail: reject };
+    const late = new Error(`the connection stalled: no response within ${Math.round(timeoutMs / 1000)} s`);
+    const timer = setTimeout(() => reject(late), timeoutMs);
+    const activity = startActivity(`the artifact service to ${operation}`);
+    try {
+        return await Promise.race([calls.run(call, start), promise]);
+    }
+    finally {
+        clearTimeout(timer);
+        activity.end();
+        call.ended = true;
+        for (const request of call.requests)
+            abandon(request);
+    }
+}
+let watching = false;
+function watchClient() {
+    if (watching)
+        return;
+    watching = true;
+    (0,external_node_diagnostics_channel_.subscribe)('http.client.request.created', (message) => {
+        const call = calls.getStore();
+        if (call !== undefined)
+            watchRequest(message.request, call);
+    });
+    process.on('uncaughtException', (error) => {
+        const call = calls.getStore();
+        if (call !== undefined)
+            call.fail(error);
+        else if (process.listenerCount('uncaughtException') === 1)
+            throw error;
+    });
+}
+function isGitea({ GITEA_ACTIONS, FORGEJO_ACTIONS } = process.env) {
+    return GITEA_ACTIONS === 'true' || FORGEJO_ACTIONS === 'true';
+}
+function reservesNames() {
+    return !isGitea() && process.env.ACT !== 'true';
+}
+function adaptToAct(request) {
+    request.path = request.path.replace(/([?&]sig=[\w-]{43})(?=&|$)/, '$1%3D');
+    if (!request.path.endsWith('/CreateArtifact'))
+        return;
+    const write = request.write.bind(request);
+    const rewrite = (body) => {
+        const { mime_type: _, ...message } = JSON.parse(String(body));
+        const text = JSON.stringify(message);
+        request.setHeader('content-length', Buffer.byteLength(text));
+        return write(text);
+    };
+    Object.assign(request, { write: rewrite });
+}
+function watchRequest(request, call) {
+    request.once('error', call.fail);
+    if (process.env.ACT === 'true' && !isGitea())
+        adaptToAct(request);
+    if (call.ended) {
+        abandon(request);
+        return;
+    }
+    call.requests.add(request);
+    request.once('close', () => call.requests.delete(request));
+    request.once('response', (response) => {
+        response.once('close', () => {
+            if (!response.complete)
+                call.fail(new Error('the connection closed before the response was complete'));
+        });
+        const operation = /\/twirp\/.*\/(\w+)$/.exec(request.path)?.[1];
+        const { statusCode: status = 0, headers } = response;
+        const fail = (text) => call.fail(new ErrorResponse(status, operation, text, headers['retry-after']));
+        if (status >= 400)
+            readResponse(response, fail);
+        else if (status === 200 && operation !== undefined)
+            whenRead(response, () => readResponse(response, (text) => {
+                if (!isJson(text))
+                    fail(text);
+            }));
+    });
+}
+function abandon(request) {
+    const code = request.path.includes('/twirp/') ? 'ECONNRESET' : 'ERR_CANCELED';
+    request.destroy(Object.assign(new Error('the call has ended'), { code }));
+}
+function whenRead(response, onRead) {
+    response.on('newListener', function listen(event) {
+        if (event !== 'data')
+            return;
+        response.off('newListener', listen);
+        onRead();
+    });
+}
+function readResponse(response, onEnd) {
+    const chunks = [];
+    let size = 0;
+    response.on('data', (chunk) => {
+        if (size < RESPONSE_LIMIT)
+            chunks.push(chunk);
+        size += chunk.length;
+    });
+    response.once('end', () => onEnd(Buffer.concat(chunks).toString('utf8')));
+}
+function isJson(text) {
+    try {
+        JSON.parse(text);
+        return true;
+    }
+    catch {
+        return false;
+    }
+}
+const RESPONSE_LIMIT = 4 * 1024 * 1024;
+class ErrorResponse extends Error {
+    status;
+    operation;
+    text;
+    retryAfter;
+    constructor(status, operation, text, retryAfter) {
+        const reason = errorText(text);
+        const where = operation ?? 'the blob store';
+        const message = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
+        super(`${where} answered ${message}${status < 400 ? ', but not with JSON' : ''}${reason === '' ? '' : `: ${reason}`}`);
+        this.status = status;
+        this.operation = operation;
+        this.text = text;
+        this.retryAfter = retryAfter;
+    }
+}
+const TWIRP_ERROR = object({ msg: string() });
+function errorText(text) {
+    const twirp = readJson(TWIRP_ERROR, text);
+    return twirp.ok ? (0,lib_text/* sanitizeLine */.g$)(twirp.value.msg) : readErrorAnswer(text).detail;
+}
+
+;// CONCATENATED MODULE: ./lib/record/artifact-client.js
+
+
+
+
+
+
+class NoArtifactService extends errors/* RecordError */.W1 {
+}
+class ArtifactError extends errors/* RecordError */.W1 {
+    attempts;
+    retryAfter;
+    constructor(parts, attempts, retryAfter) {
+        super(parts);
+        this.attempts = attempts;
+        this.retryAfter = retryAfter;
+    }
+}
+const FEW_ATTEMPTS = 5;
+async function loadArtifactClient() {
+    const missing = missingVariable();
+    if (missing !== undefined)
+        throw new Error(`the environment variable ${missing} is not set`);
+    if (isGitea())
+        process.env.GITHUB_SERVER_URL = 'https://github.com';
+    const { DefaultArtifactClient } = await Promise.all(/* import() */[__nccwpck_require__.e(690), __nccwpck_require__.e(584)]).then(__nccwpck_require__.bind(__nccwpck_require__, 20584));
+    watchClient();
+    return new DefaultArtifactClient();
+}
+function preloadArtifactClient() {
+    if (missingVariable() === undefined)
+        Promise.all(/* import() */[__nccwpck_require__.e(690), __nccwpck_require__.e(584)]).then(__nccwpck_require__.bind(__nccwpck_require__, 20584)).catch(() => undefined);
+}
+function missingVariable() {
+    return ['ACTIONS_RUNTIME_TOKEN', 'ACTIONS_RESULTS_URL'].find((name) => !process.env[name]);
+}
+function openArtifactCalls({ log, wait = external_node_timers_promises_.setTimeout, timeoutMs = STALL, }) {
+    let loading;
+    const client = () => {
+        loading ??= loadArtifactClient();
+        return loading;
+    };
+    const clock = createClock(() => performance.now(), wait);
+    const budgets = createBudgets(clock.now);
+    const backOffs = createBackOffs(clock, log);
+    function callsOf(work) {
+        return async (operation, start) => {
+            const attempt = budgets.startAttempt(SERVICE, work);
+            try {
+                const result = await callWithin(attempt.limit(timeoutMs), operation, async () => start(await client()));
+                attempt.answered();
+                return result;
+            }
+            catch (error) {
+                const failure = explainArtifactError(operation, error);
+                if (failure instanceof ArtifactError && failure.attempts === 1)
+                    attempt.answered();
+                else
+                    attempt.failed();
+                throw failure;
+            }
+        };
+    }
+    async function pause(error, work) {
+        work.count++;
+        if (!(error instanceof ArtifactError))
+            throw error;
+        work.since ??= clock.now();
+        const { attempts, retryAfter, parts } = error;
+        const delay = retryDelay(work.count, retryAfter, Date.now(), Math.random());
+        const left = budgets.left(SERVICE, work) - LAST_ATTEMPT;
+        if (work.count >= attempts || delay > left)
+            throw withTries(error, work, clock.now());
+        const why = `${parts.message}: ${(0,errors/* firstLine */.TM)(parts.detail)}`;
+        await backOffs.wait({ origin: SERVICE, count: work.count, delay, asked: false, why });
+    }
+    return {
+        async persist(doWork) {
+            const work = budgets.startWork();
+            const call = callsOf(work);
+            while (true) {
+                try {
+                    return await doWork(call);
+                }
+                catch (error) {
+                    await pause(error, work);
+                }
+            }
+        },
+    };
+}
+const SERVICE = 'artifacts';
+const LAST_ATTEMPT = 5_000;
+function withTries(error, { count, start }, now) {
+    if (count === 1)
+        return error;
+    return new ArtifactError({ ...error.parts, message: `${error.parts.message} (${formatAttempts(count, now - start)})` }, error.attempts);
+}
+function isNameTaken(error) {
+    const { cause } = error;
+    return cause instanceof ErrorResponse && cause.status === 409 && cause.operation === 'CreateArtifact';
+}
+function explainArtifactError(operation, error) {
+    const detail = (0,errors/* messageOf */.bD)(error);
+    if (/ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(detail) || errorName(error) === 'GHESNotSupportedError')
+        return new NoArtifactService({
+            message: `Can't ${operation}: this runner has no artifact service`,
+            detail,
+            hint: HAND_OVER_OUTPUTS,
+        });
+    if (isGitea() && error instanceof ErrorResponse && error.status === 404 && UPLOAD_OR_LIST.has(error.operation ?? ''))
+        return new NoArtifactService({
+            message: `Can't ${operation}: this server does not support the current version of the artifact service`,
+            detail,
+            hint: HAND_OVER_OUTPUTS,
+        });
+    if ((0,disk/* isDiskError */.Mi)(error))
+        return error;
+    const parts = { message: `Can't ${operation}`, detail, hint: artifactHint(detail), cause: error };
+    return new ArtifactError(parts, attemptsAfter(error), error instanceof ErrorResponse ? error.retryAfter : undefined);
+}
+const UPLOAD_OR_LIST = new Set(['CreateArtifact', 'ListArtifacts']);
+function attemptsAfter(error) {
+    if (errorName(error) === 'ArtifactNotFoundError')
+        return FEW_ATTEMPTS;
+    if (!(error instanceof ErrorResponse))
+        return Number.POSITIVE_INFINITY;
+    const { status, operation, text } = error;
+    if (isNameTaken(error) || QUOTA.test(text))
+        return 1;
+    if (status < 400 || isRetryable(status, text))
+        return Number.POSITIVE_INFINITY;
+    if (operation === undefined || status === 404 || status === 409)
+        return FEW_ATTEMPTS;
+    return 1;
+}
+function errorName(error) {
+    return error?.name;
+}
+const QUOTA = /insufficient usage|storage quota/i;
+const HAND_OVER_OUTPUTS = 'Pass the `record` outputs of the build jobs to the `digests` input of the merge. See examples/workflows/without-artifacts.yml in the repository of this action.';
+function artifactHint(detail) {
+    if (QUOTA.test(detail))
+        return `Delete artifacts that are no longer needed, and re-run this job. ${WITHOUT_ARTIFACTS}`;
+    return `Re-run this job. ${WITHOUT_ARTIFACTS}`;
+}
+const WITHOUT_ARTIFACTS = `To avoid artifacts: ${HAND_OVER_OUTPUTS.replace('Pass', 'pass')}`;
 
 ;// CONCATENATED MODULE: ./lib/nix/build.js
 
@@ -65128,286 +65549,6 @@ async function logDiskSpace(when, folders, log, warned = false) {
         log.warning(`The disk is nearly full ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(short)}. ${MORE_SPACE}`);
     return short.length > 0;
 }
-
-// EXTERNAL MODULE: external "node:async_hooks"
-var external_node_async_hooks_ = __nccwpck_require__(16698);
-// EXTERNAL MODULE: external "node:diagnostics_channel"
-var external_node_diagnostics_channel_ = __nccwpck_require__(53053);
-;// CONCATENATED MODULE: ./lib/record/artifact-requests.js
-
-
-
-
-
-
-
-
-const calls = new external_node_async_hooks_.AsyncLocalStorage();
-async function callWithin(timeoutMs, operation, start) {
-    const { promise, reject } = Promise.withResolvers();
-    const call = { ended: false, requests: new Set(), fail: reject };
-    const late = new Error(`the connection stalled: no response within ${Math.round(timeoutMs / 1000)} s`);
-    const timer = setTimeout(() => reject(late), timeoutMs);
-    const activity = startActivity(`the artifact service to ${operation}`);
-    try {
-        return await Promise.race([calls.run(call, start), promise]);
-    }
-    finally {
-        clearTimeout(timer);
-        activity.end();
-        call.ended = true;
-        for (const request of call.requests)
-            abandon(request);
-    }
-}
-let watching = false;
-function watchClient() {
-    if (watching)
-        return;
-    watching = true;
-    (0,external_node_diagnostics_channel_.subscribe)('http.client.request.created', (message) => {
-        const call = calls.getStore();
-        if (call !== undefined)
-            watchRequest(message.request, call);
-    });
-    process.on('uncaughtException', (error) => {
-        const call = calls.getStore();
-        if (call !== undefined)
-            call.fail(error);
-        else if (process.listenerCount('uncaughtException') === 1)
-            throw error;
-    });
-}
-function isGitea({ GITEA_ACTIONS, FORGEJO_ACTIONS } = process.env) {
-    return GITEA_ACTIONS === 'true' || FORGEJO_ACTIONS === 'true';
-}
-function reservesNames() {
-    return !isGitea() && process.env.ACT !== 'true';
-}
-function adaptToAct(request) {
-    request.path = request.path.replace(/([?&]sig=[\w-]{43})(?=&|$)/, '$1%3D');
-    if (!request.path.endsWith('/CreateArtifact'))
-        return;
-    const write = request.write.bind(request);
-    const rewrite = (body) => {
-        const { mime_type: _, ...message } = JSON.parse(String(body));
-        const text = JSON.stringify(message);
-        request.setHeader('content-length', Buffer.byteLength(text));
-        return write(text);
-    };
-    Object.assign(request, { write: rewrite });
-}
-function watchRequest(request, call) {
-    request.once('error', call.fail);
-    if (process.env.ACT === 'true' && !isGitea())
-        adaptToAct(request);
-    if (call.ended) {
-        abandon(request);
-        return;
-    }
-    call.requests.add(request);
-    request.once('close', () => call.requests.delete(request));
-    request.once('response', (response) => {
-        response.once('close', () => {
-            if (!response.complete)
-                call.fail(new Error('the connection closed before the response was complete'));
-        });
-        const operation = /\/twirp\/.*\/(\w+)$/.exec(request.path)?.[1];
-        const { statusCode: status = 0, headers } = response;
-        const fail = (text) => call.fail(new ErrorResponse(status, operation, text, headers['retry-after']));
-        if (status >= 400)
-            readResponse(response, fail);
-        else if (status === 200 && operation !== undefined)
-            whenRead(response, () => readResponse(response, (text) => {
-                if (!isJson(text))
-                    fail(text);
-            }));
-    });
-}
-function abandon(request) {
-    const code = request.path.includes('/twirp/') ? 'ECONNRESET' : 'ERR_CANCELED';
-    request.destroy(Object.assign(new Error('the call has ended'), { code }));
-}
-function whenRead(response, onRead) {
-    response.on('newListener', function listen(event) {
-        if (event !== 'data')
-            return;
-        response.off('newListener', listen);
-        onRead();
-    });
-}
-function readResponse(response, onEnd) {
-    const chunks = [];
-    let size = 0;
-    response.on('data', (chunk) => {
-        if (size < RESPONSE_LIMIT)
-            chunks.push(chunk);
-        size += chunk.length;
-    });
-    response.once('end', () => onEnd(Buffer.concat(chunks).toString('utf8')));
-}
-function isJson(text) {
-    try {
-        JSON.parse(text);
-        return true;
-    }
-    catch {
-        return false;
-    }
-}
-const RESPONSE_LIMIT = 4 * 1024 * 1024;
-class ErrorResponse extends Error {
-    status;
-    operation;
-    text;
-    retryAfter;
-    constructor(status, operation, text, retryAfter) {
-        const reason = errorText(text);
-        const where = operation ?? 'the blob store';
-        const message = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
-        super(`${where} answered ${message}${status < 400 ? ', but not with JSON' : ''}${reason === '' ? '' : `: ${reason}`}`);
-        this.status = status;
-        this.operation = operation;
-        this.text = text;
-        this.retryAfter = retryAfter;
-    }
-}
-const TWIRP_ERROR = object({ msg: string() });
-function errorText(text) {
-    const twirp = readJson(TWIRP_ERROR, text);
-    return twirp.ok ? (0,lib_text/* sanitizeLine */.g$)(twirp.value.msg) : readErrorAnswer(text).detail;
-}
-
-;// CONCATENATED MODULE: ./lib/record/artifact-client.js
-
-
-
-
-
-
-class NoArtifactService extends errors/* RecordError */.W1 {
-}
-class ArtifactError extends errors/* RecordError */.W1 {
-    attempts;
-    retryAfter;
-    constructor(parts, attempts, retryAfter) {
-        super(parts);
-        this.attempts = attempts;
-        this.retryAfter = retryAfter;
-    }
-}
-const FEW_ATTEMPTS = 5;
-async function openArtifactCalls({ log, wait = external_node_timers_promises_.setTimeout, timeoutMs = STALL, }) {
-    if (isGitea())
-        process.env.GITHUB_SERVER_URL = 'https://github.com';
-    const { DefaultArtifactClient } = await Promise.all(/* import() */[__nccwpck_require__.e(690), __nccwpck_require__.e(584)]).then(__nccwpck_require__.bind(__nccwpck_require__, 20584));
-    const client = new DefaultArtifactClient();
-    watchClient();
-    const clock = createClock(() => performance.now(), wait);
-    const budgets = createBudgets(clock.now);
-    const backOffs = createBackOffs(clock, log);
-    function callsOf(work) {
-        return async (operation, start) => {
-            const attempt = budgets.startAttempt(SERVICE, work);
-            try {
-                const result = await callWithin(attempt.limit(timeoutMs), operation, () => start(client));
-                attempt.answered();
-                return result;
-            }
-            catch (error) {
-                const failure = explainArtifactError(operation, error);
-                if (failure instanceof ArtifactError && failure.attempts === 1)
-                    attempt.answered();
-                else
-                    attempt.failed();
-                throw failure;
-            }
-        };
-    }
-    async function pause(error, work) {
-        work.count++;
-        if (!(error instanceof ArtifactError))
-            throw error;
-        work.since ??= clock.now();
-        const { attempts, retryAfter, parts } = error;
-        const delay = retryDelay(work.count, retryAfter, Date.now(), Math.random());
-        const left = budgets.left(SERVICE, work) - LAST_ATTEMPT;
-        if (work.count >= attempts || delay > left)
-            throw withTries(error, work, clock.now());
-        const why = `${parts.message}: ${(0,errors/* firstLine */.TM)(parts.detail)}`;
-        await backOffs.wait({ origin: SERVICE, count: work.count, delay, asked: false, why });
-    }
-    return {
-        async persist(doWork) {
-            const work = budgets.startWork();
-            const call = callsOf(work);
-            while (true) {
-                try {
-                    return await doWork(call);
-                }
-                catch (error) {
-                    await pause(error, work);
-                }
-            }
-        },
-    };
-}
-const SERVICE = 'artifacts';
-const LAST_ATTEMPT = 5_000;
-function withTries(error, { count, start }, now) {
-    if (count === 1)
-        return error;
-    return new ArtifactError({ ...error.parts, message: `${error.parts.message} (${formatAttempts(count, now - start)})` }, error.attempts);
-}
-function isNameTaken(error) {
-    const { cause } = error;
-    return cause instanceof ErrorResponse && cause.status === 409 && cause.operation === 'CreateArtifact';
-}
-function explainArtifactError(operation, error) {
-    const detail = (0,errors/* messageOf */.bD)(error);
-    if (/ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(detail) || errorName(error) === 'GHESNotSupportedError')
-        return new NoArtifactService({
-            message: `Can't ${operation}: this runner has no artifact service`,
-            detail,
-            hint: HAND_OVER_OUTPUTS,
-        });
-    if (isGitea() && error instanceof ErrorResponse && error.status === 404 && UPLOAD_OR_LIST.has(error.operation ?? ''))
-        return new NoArtifactService({
-            message: `Can't ${operation}: this server does not support the current version of the artifact service`,
-            detail,
-            hint: HAND_OVER_OUTPUTS,
-        });
-    if ((0,disk/* isDiskError */.Mi)(error))
-        return error;
-    const parts = { message: `Can't ${operation}`, detail, hint: artifactHint(detail), cause: error };
-    return new ArtifactError(parts, attemptsAfter(error), error instanceof ErrorResponse ? error.retryAfter : undefined);
-}
-const UPLOAD_OR_LIST = new Set(['CreateArtifact', 'ListArtifacts']);
-function attemptsAfter(error) {
-    if (errorName(error) === 'ArtifactNotFoundError')
-        return FEW_ATTEMPTS;
-    if (!(error instanceof ErrorResponse))
-        return Number.POSITIVE_INFINITY;
-    const { status, operation, text } = error;
-    if (isNameTaken(error) || QUOTA.test(text))
-        return 1;
-    if (status < 400 || isRetryable(status, text))
-        return Number.POSITIVE_INFINITY;
-    if (operation === undefined || status === 404 || status === 409)
-        return FEW_ATTEMPTS;
-    return 1;
-}
-function errorName(error) {
-    return error?.name;
-}
-const QUOTA = /insufficient usage|storage quota/i;
-const HAND_OVER_OUTPUTS = 'Pass the `record` outputs of the build jobs to the `digests` input of the merge. See examples/workflows/without-artifacts.yml in the repository of this action.';
-function artifactHint(detail) {
-    if (QUOTA.test(detail))
-        return `Delete artifacts that are no longer needed, and re-run this job. ${WITHOUT_ARTIFACTS}`;
-    return `Re-run this job. ${WITHOUT_ARTIFACTS}`;
-}
-const WITHOUT_ARTIFACTS = `To avoid artifacts: ${HAND_OVER_OUTPUTS.replace('Pass', 'pass')}`;
 
 ;// CONCATENATED MODULE: ./lib/record/artifact-name.js
 
@@ -68190,7 +68331,7 @@ function unzipSync(data, opts) {
 
 async function readRecords({ own, pattern }, settings) {
     return (0,temp_folder/* withTempFolder */.J)(settings.tempFolder, async (folder) => {
-        const calls = await openArtifactCalls(settings);
+        const calls = openArtifactCalls(settings);
         const isOwn = ({ name }) => own && name.startsWith(artifact_name_PREFIX);
         const isOther = ({ name }) => !name.startsWith(artifact_name_PREFIX) && matchesPattern(name, pattern);
         const artifacts = await calls.persist((call) => listUntilStable(call, (one) => isOwn(one) || isOther(one)));
@@ -68366,7 +68507,7 @@ async function readJobRecords(tempFolder, run) {
 
 async function writeRecord(record, retentionDays, settings) {
     await (0,temp_folder/* withTempFolder */.J)(settings.tempFolder, async (folder) => {
-        const calls = await openArtifactCalls(settings);
+        const calls = openArtifactCalls(settings);
         const file = (0,external_node_path_.join)(folder, FILE);
         await (0,promises_.writeFile)(file, `${serializeRecord(record)}\n`);
         const taken = new Set();
@@ -68728,6 +68869,7 @@ function joinLines(...all) {
 
 
 
+
 async function build(inputs, workflow, tools) {
     const { registry, log } = tools;
     const { system, push, nixArgs } = inputs;
@@ -68747,6 +68889,8 @@ async function build(inputs, workflow, tools) {
     ]);
     const call = { installable, nixArgs, system, runnerSystem, folders: [store_path_storeFolder(), tempFolder] };
     const withRegistry = inputs.pushWith === 'registry';
+    if (push)
+        preloadArtifactClient();
     const [published, evaluation] = await Promise.all([
         findPublished(registry, withRegistry ? previous : [], inputs.images, platform, log),
         local === undefined ? evaluateImage(call, log) : undefined,
@@ -68774,7 +68918,8 @@ async function build(inputs, workflow, tools) {
         }
         const pushing = { source, images: inputs.images, tag, platform, check };
         const { compression, labels } = inputs;
-        const pending = inputs.sbom && withRegistry ? startSbom(source, { platform, tempFolder }, registry, log) : undefined;
+        const describing = { platform, images: inputs.images, previous, tempFolder };
+        const pending = inputs.sbom && withRegistry ? startSbom(source, describing, registry, log) : undefined;
         const beforeTag = testOf(inputs, storePath, tempFolder, log);
         const { layers, info, images, contents } = withRegistry
             ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder, beforeTag }, registry, log)
@@ -69344,7 +69489,7 @@ function createReferrersReader({ http, transport, errorOf, }) {
                 const reply = await transport.send(call);
                 if (!reply.ok && (UNRELATED.has(reply.status) || reply.status >= 500))
                     throw await errorOf(call, http.drain(reply));
-                const listed = isSuccess(reply) ? entriesOf(contentWithinLimit(reply, call), reply.headers, name) : undefined;
+                const listed = isSuccess(reply) ? referrers_entriesOf(contentWithinLimit(reply, call), reply.headers, name) : undefined;
                 if (listed === undefined)
                     return undefined;
                 manifests.push(...listed);
@@ -69356,7 +69501,7 @@ function createReferrersReader({ http, transport, errorOf, }) {
     };
 }
 const EMPTY_LIST = object({ mediaType: literal(OCI_INDEX), manifests: null_() });
-function entriesOf(bytes, headers, name) {
+function referrers_entriesOf(bytes, headers, name) {
     if (readJson(EMPTY_LIST, bytes).ok)
         return [];
     try {

@@ -1,13 +1,14 @@
 import { execFile } from 'node:child_process'
-import { mkdtemp, writeFile } from 'node:fs/promises'
+import { chmod, mkdtemp, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { auditableSection, elfFile } from '../sbom/elf-file.ts'
 import { findBuildx } from '../support/buildx.ts'
 import { digestOf } from '../support/digest.ts'
 import { type Lab, startLab } from '../support/lab.ts'
-import { layeredFlake } from '../support/layered.ts'
+import { layeredFlake, storePathNamed } from '../support/layered.ts'
 import { startRegistry, type TestRegistry } from '../support/registry.ts'
 import { type ActionCall, type ActionRun, passed } from '../support/runner.ts'
 
@@ -343,6 +344,36 @@ test('every repository has the SBOMs', async () => {
   const all = [...images, third].join('\n')
   const next = await publish(all)
   for (const sbom of next.sboms) await read(third, 'manifests', sbom ?? '')
+}, 60_000)
+
+test('the modules of unchanged programs come from the published SBOM, which spares the search', async () => {
+  const image = newImage()
+  const program = elfFile([
+    { name: '.dep-v0', content: auditableSection([{ name: 'itoa', version: '1.0.9', source: 'local' }]) },
+  ])
+  const writeProgram = `echo ${program.toString('base64')} | base64 -d > program; chmod +x program`
+  const cwd = await layeredFlake(
+    lab,
+    `let of = other: image { contents = { program = "program"; inherit other; }; commands.program = "${writeProgram}"; };
+    in { first = of "one"; next = of "two"; again = of "three"; }`,
+  )
+  const first = await build({ image, attribute: 'first' }, { cwd, jobTotal: 1 })
+  passed(await mergeRecords(image, [first.outputs.record]))
+  const modulesOf = async (step: ActionRun) => {
+    const { packages } = (await readSbom(image, sbomsIn(step)[0])).document
+    return packages.flatMap(({ name, versionInfo }) => (name === 'itoa' ? [`${name} ${versionInfo}`] : []))
+  }
+  expect(await modulesOf(first)).toEqual(['itoa 1.0.9'])
+
+  // A search would find nothing now. Nix still has the hash of the original.
+  const path = join(await storePathNamed(lab, 'program'), 'share/program')
+  await chmod(path, 0o755)
+  await writeFile(path, '')
+  const next = await build({ image, attribute: 'next' }, { cwd, jobTotal: 1 })
+  expect(next.outputs.unchanged).toBe('false')
+  expect(await modulesOf(next)).toEqual(['itoa 1.0.9'])
+  const all = await build({ image, attribute: 'again', 'reuse-from': '' }, { cwd, jobTotal: 1 })
+  expect(await modulesOf(all)).toEqual([])
 }, 60_000)
 
 // Wrong and missing SBOMs

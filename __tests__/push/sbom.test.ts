@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, test } from '@jest/globals'
 import type { ImageSource } from '../../src/image/source.ts'
 import { type Digest, digestOf } from '../../src/oci/reference.ts'
-import { keepSbom, type PublishedSbom, startSbom } from '../../src/push/sbom.ts'
+import { keepSbom, type PublishedSbom, type SbomSettings, startSbom } from '../../src/push/sbom.ts'
 import { fetchImage, type PublishedImage, withAttestations } from '../../src/registry/image.ts'
 import { attestationAnnotations } from '../../src/sbom/attestation.ts'
 import { type Client, connect } from '../registry/connect.ts'
@@ -38,8 +38,12 @@ const config = { history: [] }
 const made = makeArchive({ layers: [layerOf(APP, LONG), layerOf(GLIBC, APP)], config })
 
 async function attach(client: Client, { contents, images }: Pushed): Promise<PublishedSbom | undefined> {
-  const pending = startSbom(SOURCE, { platform: PLATFORM, tempFolder: folder }, client, logOf(client))
+  const pending = startSbom(SOURCE, settings(client), client, logOf(client))
   return pending.attach(contents, images)
+}
+
+function settings({ repository }: Client, previous: SbomSettings['previous'] = []): SbomSettings {
+  return { platform: PLATFORM, images: [repository], previous, tempFolder: folder }
 }
 
 const SOURCE: ImageSource = { path: '', root: '', format: 'tar' }
@@ -148,7 +152,7 @@ describe('the SBOM of an image', () => {
     const { client } = await connect()
     const pushed = await push(made, client)
     const missing = join(folder, 'missing')
-    const pending = startSbom(SOURCE, { platform: PLATFORM, tempFolder: missing }, client, logOf(client))
+    const pending = startSbom(SOURCE, { ...settings(client), tempFolder: missing }, client, logOf(client))
     await expect(pending.attach(pushed.contents, pushed.images)).rejects.toThrow(`${missing}/sbom-`)
   })
 })

@@ -7,10 +7,16 @@ import type { HttpRequest } from './client.ts'
 import { isProtocolError } from './outcome.ts'
 import type { Connections } from './proxy.ts'
 
+/**
+ * The headers of an answer by their names in lower case. Several values of one header are joined with commas. Not `Headers`,
+ * whose first use makes Node.js load its own copy of undici.
+ */
+export type ResponseHeaders = ReadonlyMap<string, string>
+
 /** The beginning of an answer, whose body must be read or discarded. */
 export interface AnswerHead {
   readonly status: number
-  readonly headers: Headers
+  readonly headers: ResponseHeaders
   readonly body: Dispatcher.ResponseData['body']
 }
 
@@ -49,7 +55,7 @@ export function createSender(connections: Connections, userAgent: string, stall:
         // Without this, undici opens a new connection for each HEAD.
         reset: method === 'HEAD' && headBodyOrigins.has(url.origin),
       })
-      return { status: answer.statusCode, headers: new Headers(flatten(answer.headers)), body: answer.body }
+      return { status: answer.statusCode, headers: joinValues(answer.headers), body: answer.body }
     } catch (error) {
       if (isProtocolError(error)) headBodyOrigins.add(url.origin)
       if (error instanceof errors.HeadersTimeoutError) throw new LateAnswer(noAnswerWithin(timeoutMs))
@@ -60,9 +66,12 @@ export function createSender(connections: Connections, userAgent: string, stall:
   }
 }
 
-function flatten(headers: Readonly<Record<string, string | string[] | undefined>>): [string, string][] {
-  return Object.entries(headers).flatMap(([name, value]) =>
-    [value ?? []].flat().map((one): [string, string] => [name, one]),
+function joinValues(headers: Readonly<Record<string, string | string[] | undefined>>): ResponseHeaders {
+  return new Map(
+    Object.entries(headers).flatMap(([name, value]) => {
+      const values = [value ?? []].flat()
+      return values.length === 0 ? [] : [[name, values.join(', ')] as const]
+    }),
   )
 }
 

@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Dispatcher } from 'undici'
 import type { Log } from '../log.ts'
-import { createSender, startRequestActivity } from './attempt.ts'
+import { createSender, type ResponseHeaders, startRequestActivity } from './attempt.ts'
 import { discard, readBody, readBodyStart, readSteadily } from './body.ts'
 import { type Attempt, createBudgets, STALL, type Work } from './budget.ts'
 import { HttpError } from './http-error.ts'
@@ -58,7 +58,7 @@ export interface HttpSuccess {
   readonly ok: true
   readonly url: URL
   readonly status: number
-  readonly headers: Headers
+  readonly headers: ResponseHeaders
   /** Must be passed to `read` or `drain`, unless the request had a limit. */
   readonly body: Dispatcher.ResponseData['body']
   /** The whole body if the request had a limit. Undefined if the body is larger. */
@@ -70,7 +70,7 @@ export interface HttpFailure {
   readonly ok: false
   readonly url: URL
   readonly status: number
-  readonly headers: Headers
+  readonly headers: ResponseHeaders
   /** The first 64 KiB of the body. */
   readonly text: string
   /** The number and duration of the attempts, if there were several: `9 attempts in 118 s`. */
@@ -183,7 +183,7 @@ export function createHttp(settings: HttpSettings): Http {
     return { ok: true, ...answer, body, content }
   }
 
-  function compareClocks(host: string, headers: Headers): void {
+  function compareClocks(host: string, headers: ResponseHeaders): void {
     const now = Date.now()
     const found = skew === undefined ? clockSkew(host, headers, now) : undefined
     if (found === undefined) return

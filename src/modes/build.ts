@@ -26,6 +26,7 @@ import { checkTag, chooseTag } from '../push/tag.ts'
 import { checkTest, testImage } from '../push/test-image.ts'
 import { type CompressedLayer, totalSize } from '../push/uploads.ts'
 import { pushWithDocker } from '../push/with-docker.ts'
+import { preloadArtifactClient } from '../record/artifact-client.ts'
 import { type DigestRecord, serializeRecord } from '../record/record.ts'
 import type { ImageManifest } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
@@ -60,6 +61,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   ])
   const call = { installable, nixArgs, system, runnerSystem, folders: [storeFolder(), tempFolder] }
   const withRegistry = inputs.pushWith === 'registry'
+  if (push) preloadArtifactClient()
   const [published, evaluation] = await Promise.all([
     findPublished(registry, withRegistry ? previous : [], inputs.images, platform, log),
     local === undefined ? evaluateImage(call, log) : undefined,
@@ -90,7 +92,8 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
     }
     const pushing = { source, images: inputs.images, tag, platform, check }
     const { compression, labels } = inputs
-    const pending = inputs.sbom && withRegistry ? startSbom(source, { platform, tempFolder }, registry, log) : undefined
+    const describing = { platform, images: inputs.images, previous, tempFolder }
+    const pending = inputs.sbom && withRegistry ? startSbom(source, describing, registry, log) : undefined
     const beforeTag = testOf(inputs, storePath, tempFolder, log)
     const { layers, info, images, contents } = withRegistry
       ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder, beforeTag }, registry, log)

@@ -1,5 +1,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { PreviousImage } from '../cache/previous-image.ts'
+import { readPublishedModules, readStatement } from '../cache/published-sbom.ts'
 import { diskFailure } from '../fs/disk.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { Log } from '../log.ts'
@@ -11,15 +13,10 @@ import { blobOf } from '../registry/blobs.ts'
 import { putBlobEverywhere } from '../registry/copy.ts'
 import type { ImageManifest, PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
-import {
-  documentIn,
-  findStatement,
-  renameDocument,
-  type SbomAttestation,
-  sbomAttestation,
-} from '../sbom/attestation.ts'
+import { documentIn, renameDocument, type SbomAttestation, sbomAttestation } from '../sbom/attestation.ts'
+import { modulesOfSameContent, type PublishedModules } from '../sbom/published.ts'
 import { scanModules } from '../sbom/scan.ts'
-import { spdxDocument } from '../sbom/spdx.ts'
+import { type ImageContents, spdxDocument } from '../sbom/spdx.ts'
 import { readStoreInfo } from '../sbom/store-info.ts'
 import type { ImageContent } from './image.ts'
 
@@ -42,18 +39,29 @@ export interface PendingSbom {
   attach(contents: ImageContent, images: readonly ImageManifest[]): Promise<PublishedSbom | undefined>
 }
 
+/** The image that an SBOM is for. */
+export interface SbomSettings {
+  readonly platform: Platform
+  /** The repositories that the image is pushed to. */
+  readonly images: readonly Repository[]
+  /** Published images, whose SBOMs may describe the same store paths. */
+  readonly previous: readonly PreviousImage[]
+  readonly tempFolder: string
+}
+
 /**
  * Starts to read what the local Nix store knows about the store paths of an image, while the image is pushed: facts from
  * Nix, and the modules of their programs.
  */
 export function startSbom(
   { layered }: ImageSource,
-  { platform, tempFolder }: { readonly platform: Platform; readonly tempFolder: string },
+  { platform, tempFolder, previous, images }: SbomSettings,
   registry: Registry,
   log: Log,
 ): PendingSbom {
   const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths))
-  const describing = describeStorePaths([...known], log)
+  const published = readPublishedModules(registry, previous, images, platform, log)
+  const describing = describeStorePaths([...known], published, log)
   describing.catch(() => undefined)
   return {
     async attach({ created, storePaths }, images) {
@@ -64,6 +72,7 @@ export function startSbom(
       }
       const more = await describeStorePaths(
         storePaths.filter((path) => !known.has(path)),
+        published,
         log,
       )
       const all = await describing
@@ -81,9 +90,23 @@ export function startSbom(
 
 const NOT_ALL_KNOWN = 'the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them'
 
-async function describeStorePaths(paths: readonly string[], log: Log) {
-  const [storePaths, modules] = await Promise.all([readStoreInfo(paths, log), scanModules(paths, log)])
-  return { storePaths, modules }
+async function describeStorePaths(
+  paths: readonly string[],
+  published: Promise<readonly PublishedModules[]>,
+  log: Log,
+): Promise<Pick<ImageContents, 'storePaths' | 'modules'>> {
+  const reading = readStoreInfo(paths, log)
+  // Without a published SBOM, searching does not wait for Nix.
+  const known = (await published).length > 0 ? modulesOfSameContent(await published, await reading) : []
+  const found = new Set(known.map(({ path }) => path))
+  const [storePaths, scanned] = await Promise.all([
+    reading,
+    scanModules(
+      paths.filter((path) => !found.has(path)),
+      log,
+    ),
+  ])
+  return { storePaths, modules: [...known, ...scanned] }
 }
 
 /**
@@ -100,9 +123,8 @@ export async function keepSbom(
   tempFolder: string,
 ): Promise<PublishedSbom | undefined> {
   for (const { manifest } of published.attestations) {
-    const statement = findStatement(manifest.bytes, published.digest)
-    const bytes = statement && (await registry.getBlob(published.repository, statement, STATEMENT_LIMIT))
-    const document = bytes && documentIn(bytes)
+    const statement = await readStatement(registry, published.repository, manifest.bytes, published.digest)
+    const document = statement && documentIn(statement)
     if (document === undefined) continue
     if (image.digest === published.digest)
       return { digest: manifest.digest, path: await writeDocument(document, image.digest, tempFolder) }
@@ -111,9 +133,6 @@ export async function keepSbom(
   }
   return undefined
 }
-
-/** In bytes. The SBOM of 1,500 store paths has 3 MB. */
-const STATEMENT_LIMIT = 64 * 1024 * 1024
 
 async function attachSbom(
   registry: Registry,

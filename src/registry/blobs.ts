@@ -188,7 +188,7 @@ export function createBlobWriter(requests: Requests): Pick<Registry, 'mountBlob'
  */
 function uploadLocation(reply: HttpReply, { repository, operation }: FailedCall): URL | undefined {
   const location = reply.headers.get('location')
-  if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href)) return undefined
+  if (!isSuccess(reply) || location === undefined || !URL.canParse(location, reply.url.href)) return undefined
   const url = new URL(location, reply.url)
   if (isAsSafe(url, reply.url)) return url
   if (url.protocol === 'http:' && url.hostname === reply.url.hostname)

@@ -249,7 +249,7 @@ function isFollowed({ method }: HttpRequest): boolean {
 function redirectTarget(reply: HttpReply, request: HttpRequest): URL | undefined {
   const { url } = request
   const location = reply.headers.get('location')
-  if (location === null || !REDIRECTS.has(reply.status) || !isFollowed(request)) return undefined
+  if (location === undefined || !REDIRECTS.has(reply.status) || !isFollowed(request)) return undefined
   return URL.canParse(location, url.href) ? new URL(location, url) : undefined
 }
 

@@ -43,8 +43,7 @@ export function spdxDocument({ image, platform, storePaths, modules }: ImageCont
     SPDXID: DOCUMENT_ID,
     name: `${image.name} (${formatPlatform(platform)})`,
     documentNamespace: `https://spdx.org/spdxdocs/${encodeURIComponent(basename(image.name))}-${hash}`,
-    // Without a version, so that an update of the action does not change the document.
-    creationInfo: { created: spdxTime(image.created), creators: ['Tool: nix-image-action'] },
+    creationInfo: { created: spdxTime(image.created), creators: [CREATOR] },
     packages: [
       imagePackage({ ...image, hash }, platform),
       ...elements.map(({ package: one }, at) => ({ ...one, SPDXID: ids[at] })),
@@ -53,6 +52,12 @@ export function spdxDocument({ image, platform, storePaths, modules }: ImageCont
   }
   return Buffer.from(JSON.stringify(document))
 }
+
+/**
+ * Names the rules by which the document was made, not the version of the action, so that an update of the action does not
+ * change the document. Raise the number if the search finds other modules in the same files.
+ */
+export const CREATOR = 'Tool: nix-image-action-1'
 
 const DOCUMENT_ID = 'SPDXRef-DOCUMENT'
 const IMAGE_ID = 'SPDXRef-image'
