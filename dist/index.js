@@ -46262,7 +46262,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(55437);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(35185);
 
 
 
@@ -46430,7 +46430,7 @@ const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$
 
 /***/ }),
 
-/***/ 55437:
+/***/ 35185:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -70063,7 +70063,7 @@ function provesManifest({ status, headers }, digest) {
     return status === 201;
 }
 
-;// CONCATENATED MODULE: ./lib/registry/registry.js
+;// CONCATENATED MODULE: ./lib/registry/client.js
 
 
 

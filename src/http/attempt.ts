@@ -3,15 +3,9 @@ import { type Dispatcher, errors, request } from 'undici'
 import { type Activity, startActivity } from '../log.ts'
 import { LateAnswer, watchBody } from './body.ts'
 import type { Attempt } from './budget.ts'
-import type { HttpRequest } from './client.ts'
+import type { HttpRequest, ResponseHeaders } from './messages.ts'
 import { isProtocolError } from './outcome.ts'
 import type { Connections } from './proxy.ts'
-
-/**
- * The headers of an answer by their names in lower case. Several values of one header are joined with commas. Not `Headers`,
- * whose first use makes Node.js load its own copy of undici.
- */
-export type ResponseHeaders = ReadonlyMap<string, string>
 
 /** The beginning of an answer, whose body must be read or discarded. */
 export interface AnswerHead {

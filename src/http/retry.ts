@@ -1,5 +1,5 @@
 import type { Log } from '../log.ts'
-import type { ResponseHeaders } from './attempt.ts'
+import type { ResponseHeaders } from './messages.ts'
 
 /** The longest wait that a server may ask for, in milliseconds. */
 const LONGEST_RETRY_AFTER = 60_000

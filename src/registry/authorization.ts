@@ -3,10 +3,7 @@ import type { Http } from '../http/client.ts'
 import { formatRepository, type Repository } from '../oci/reference.ts'
 import type { Challenge } from './challenge.ts'
 import type { Credential, CredentialSource } from './credentials.ts'
-import { encodeBasic, fetchToken, isLoginRefusal, type Token } from './token.ts'
-
-/** The action of a request on a repository, as in the scope of a token. */
-export type Access = 'pull' | 'pull,push' | 'delete'
+import { type Access, encodeBasic, fetchToken, isLoginRefusal, type Token } from './token.ts'
 
 /** Answers the challenges of registries. Each token is fetched once, however many requests wait for it. */
 export interface Authorization {

@@ -1,6 +1,5 @@
-import type { ResponseHeaders } from '../http/attempt.ts'
-import type { HttpReply, HttpSuccess } from '../http/client.ts'
 import { errorCode } from '../http/http-error.ts'
+import type { HttpReply, HttpSuccess, ResponseHeaders } from '../http/messages.ts'
 import { isRetryableError } from '../http/retry.ts'
 import { MANIFEST_TYPES } from '../oci/manifest.ts'
 import { type Digest, digestOf, isDigest, type Repository } from '../oci/reference.ts'

@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import { FormatError } from '../errors.ts'
-import type { ResponseHeaders } from '../http/attempt.ts'
+import type { ResponseHeaders } from '../http/messages.ts'
 import { readJson } from '../json.ts'
 import { type Descriptor, OCI_INDEX, parseManifest } from '../oci/manifest.ts'
 import { type Digest, formatReference, type Repository } from '../oci/reference.ts'

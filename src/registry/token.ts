@@ -1,13 +1,16 @@
 import * as v from 'valibot'
-import type { Http, HttpFailure, HttpSuccess } from '../http/client.ts'
+import type { Http } from '../http/client.ts'
 import { readErrorAnswer } from '../http/http-error.ts'
+import type { HttpFailure, HttpSuccess } from '../http/messages.ts'
 import { readJson } from '../json.ts'
 import { formatRepository, type Repository } from '../oci/reference.ts'
 import { sanitizeLine } from '../text.ts'
-import type { Access } from './authorization.ts'
 import { type Challenge, realmProblem } from './challenge.ts'
 import type { Credential } from './credentials.ts'
 import { RegistryError, type RegistryProblem, retryDoubtful } from './registry-error.ts'
+
+/** The action of a request on a repository, as in the scope of a token. */
+export type Access = 'pull' | 'pull,push' | 'delete'
 
 /** A bearer token. */
 export interface Token {
