@@ -46262,7 +46262,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(35185);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(43571);
 
 
 
@@ -46430,7 +46430,7 @@ const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$
 
 /***/ }),
 
-/***/ 35185:
+/***/ 43571:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -57895,6 +57895,7 @@ async function readReusable(items, log, read) {
 const NOTHING_PUBLISHED = {
     blobsOf: () => [],
     diffIdOf: () => undefined,
+    needsContent: false,
     has: () => false,
 };
 function reusableIn(published, diffId, images, isUsable) {
@@ -57912,6 +57913,7 @@ async function findPublished(registry, earlier, images, platform, log) {
     return {
         blobsOf: (diffId) => blobs.get(diffId) ?? [],
         diffIdOf: (recipe) => made.get(recipe),
+        needsContent: found.some((one) => !own.includes(one) || one.layers.every(({ recipe }) => recipe === undefined)),
         has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
     };
 }
@@ -61645,7 +61647,140 @@ async function* runScript({ path, root }) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/image/tar-names.js
+
+async function* observeTarNames(content, onName) {
+    const read = createNameReader(onName);
+    for await (const chunk of content) {
+        read(chunk);
+        yield chunk;
+    }
+}
+const tar_names_EXTENSION_LIMIT = 256 * 1024;
+const END = Buffer.alloc(BLOCK);
+function createNameReader(onName) {
+    const block = Buffer.alloc(BLOCK);
+    let kept;
+    let buffer = block;
+    let filled = 0;
+    let skip = 0;
+    let extension = {};
+    let ended = false;
+    function onHeader() {
+        const type = String.fromCharCode(block[156] ?? 0);
+        const size = numberIn(block);
+        ended = block.equals(END);
+        if ('xL'.includes(type) && size > 0 && size <= tar_names_EXTENSION_LIMIT) {
+            buffer = Buffer.alloc(paddedSize(size));
+            kept = { type, content: buffer.subarray(0, size) };
+        }
+        else if ('xgLK'.includes(type))
+            skip = paddedSize(size);
+        else if (!ended)
+            onEntry(type, size);
+    }
+    function onEntry(type, size) {
+        onName(extension.name ?? nameIn(block));
+        skip = '123456'.includes(type) ? 0 : paddedSize(extension.size ?? size);
+        extension = {};
+    }
+    function onFilled() {
+        filled = 0;
+        if (kept === undefined) {
+            onHeader();
+            return;
+        }
+        extension = { ...extension, ...(kept.type === 'L' ? { name: textIn(kept.content, 0) } : paxFields(kept.content)) };
+        kept = undefined;
+        buffer = block;
+    }
+    return (chunk) => {
+        for (let at = 0; at < chunk.length && !ended;) {
+            const skipped = Math.min(skip, chunk.length - at);
+            skip -= skipped;
+            at += skipped;
+            const copied = chunk.copy(buffer, filled, at);
+            at += copied;
+            filled += copied;
+            if (filled === buffer.length)
+                onFilled();
+        }
+    };
+}
+function paddedSize(size) {
+    return Math.ceil(size / BLOCK) * BLOCK;
+}
+function nameIn(header) {
+    const name = textIn(header, 0, 100);
+    const prefix = textIn(header, 257, 6) === 'ustar' ? textIn(header, 345, 155) : '';
+    return prefix === '' ? name : `${prefix}/${name}`;
+}
+function paxFields(content) {
+    let fields = {};
+    for (let at = 0; at < content.length;) {
+        const space = content.indexOf(0x20, at);
+        const length = Number(content.toString('latin1', at, Math.max(at, space)));
+        if (!Number.isInteger(length) || length < 1)
+            break;
+        const [, key, value = ''] = /^([^=]*)=(.*)$/s.exec(content.toString('utf8', space + 1, at + length - 1)) ?? [];
+        if (key === 'path')
+            fields = { ...fields, name: value };
+        if (key === 'size' && /^\d+$/.test(value))
+            fields = { ...fields, size: Number(value) };
+        at += length;
+    }
+    return fields;
+}
+function textIn(bytes, at, length = bytes.length) {
+    const end = bytes.indexOf(0, at);
+    return bytes.toString('utf8', at, end < 0 || end > at + length ? at + length : end);
+}
+function numberIn(header) {
+    if ((header[124] ?? 0) & 0x80)
+        return header.readUIntBE(130, 6);
+    const size = Number.parseInt(textIn(header, 124, 12).trim(), 8);
+    return Number.isNaN(size) ? 0 : size;
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/store-paths.js
+
+function storePathsOf(names, store = storeFolder()) {
+    const found = new Set();
+    for (const name of names) {
+        const path = storePathOfEntry(name, store);
+        if (path !== undefined)
+            found.add(path);
+    }
+    return [...found].toSorted();
+}
+function createStorePathSet(store = store_path_storeFolder()) {
+    const found = new Set();
+    let last = ' ';
+    return {
+        add(name) {
+            if (name.startsWith(last))
+                return;
+            const path = storePathOfEntry(name, store);
+            if (path === undefined)
+                return;
+            found.add(path);
+            last = `${name.slice(0, name.indexOf(path.slice(store.length)) + path.length - store.length)}/`;
+        },
+        sorted: () => [...found].toSorted(),
+    };
+}
+function storePathOfEntry(name, store = store_path_storeFolder()) {
+    const absolute = name.replace(/^(?:\.?\/)*/, '/');
+    if (!absolute.startsWith(`${store}/`))
+        return undefined;
+    const [first = ''] = absolute.slice(store.length + 1).split('/', 1);
+    const path = `${store}/${first}`;
+    return isStorePath(path) ? path : undefined;
+}
+
 ;// CONCATENATED MODULE: ./lib/push/check.js
+
+
 
 
 
@@ -61683,9 +61818,11 @@ async function readLayer(file, source) {
     const hash = (0,external_node_crypto_.createHash)('sha256');
     const { compression, content } = await peekCompression(file.content());
     const update = async (chunk) => void hash.update(chunk);
-    const { diffId } = await hashLayer(decompressLayer(compression, content, source, update));
+    const names = createStorePathSet();
+    const tar = observeTarNames(decompressLayer(compression, content, source, update), names.add);
+    const { diffId } = await hashLayer(tar);
     const digest = compression === undefined ? diffId : `sha256:${hash.digest('hex')}`;
-    return { diffId, digest, format: uploadFormat(compression) };
+    return { diffId, digest, format: uploadFormat(compression), storePaths: names.sorted() };
 }
 function uploadFormat(compression) {
     return compression === 'xz' ? undefined : compression;
@@ -63105,135 +63242,38 @@ async function publishUnchanged(registry, published, repositories, tag, beforeTa
     return sent;
 }
 
-;// CONCATENATED MODULE: ./lib/image/tar-names.js
+;// CONCATENATED MODULE: ./lib/push/content.js
 
-async function* observeTarNames(content, onName) {
-    const read = createNameReader(onName);
-    for await (const chunk of content) {
-        read(chunk);
-        yield chunk;
-    }
+function contentOfLayers({ layered }, { layerNames, config: { created, comments } }, started) {
+    const described = new Map(layered?.layers.map(({ name, storePaths }) => [name, storePaths]));
+    const layers = layerNames.flatMap((name, at) => {
+        const upload = started.get(name);
+        if (upload === undefined)
+            return [];
+        const comment = comments.length === layerNames.length ? (comments[at] ?? '') : '';
+        const paths = described.get(name) ?? upload.storePaths ?? storePathsInHistory(comment);
+        const storePaths = paths?.filter((path) => !isRootLayer(path)).toSorted();
+        return [{ diffId: upload.diffId, storePaths, read: upload.storePaths !== undefined }];
+    });
+    return { created, layers };
 }
-const tar_names_EXTENSION_LIMIT = 256 * 1024;
-const END = Buffer.alloc(BLOCK);
-function createNameReader(onName) {
-    const block = Buffer.alloc(BLOCK);
-    let kept;
-    let buffer = block;
-    let filled = 0;
-    let skip = 0;
-    let extension = {};
-    let ended = false;
-    function onHeader() {
-        const type = String.fromCharCode(block[156] ?? 0);
-        const size = numberIn(block);
-        ended = block.equals(END);
-        if ('xL'.includes(type) && size > 0 && size <= tar_names_EXTENSION_LIMIT) {
-            buffer = Buffer.alloc(paddedSize(size));
-            kept = { type, content: buffer.subarray(0, size) };
-        }
-        else if ('xgLK'.includes(type))
-            skip = paddedSize(size);
-        else if (!ended)
-            onEntry(type, size);
-    }
-    function onEntry(type, size) {
-        onName(extension.name ?? nameIn(block));
-        skip = '123456'.includes(type) ? 0 : paddedSize(extension.size ?? size);
-        extension = {};
-    }
-    function onFilled() {
-        filled = 0;
-        if (kept === undefined) {
-            onHeader();
-            return;
-        }
-        extension = { ...extension, ...(kept.type === 'L' ? { name: textIn(kept.content, 0) } : paxFields(kept.content)) };
-        kept = undefined;
-        buffer = block;
-    }
-    return (chunk) => {
-        for (let at = 0; at < chunk.length && !ended;) {
-            const skipped = Math.min(skip, chunk.length - at);
-            skip -= skipped;
-            at += skipped;
-            const copied = chunk.copy(buffer, filled, at);
-            at += copied;
-            filled += copied;
-            if (filled === buffer.length)
-                onFilled();
-        }
-    };
+function completeLayers(layers, published) {
+    const known = new Map(published.flatMap((one) => one.layers).map(({ diffId, storePaths }) => [diffId, storePaths]));
+    const complete = layers.flatMap(({ diffId, storePaths = known.get(diffId) }) => storePaths === undefined ? [] : [{ diffId, storePaths }]);
+    return complete.length === layers.length ? complete : undefined;
 }
-function paddedSize(size) {
-    return Math.ceil(size / BLOCK) * BLOCK;
+function withPublishedHashes(infos, layers, published) {
+    const reused = new Set(layers.flatMap(({ diffId, read }) => (read ? [] : [diffId])));
+    const local = new Set(layers.flatMap(({ storePaths = [], read }) => (read ? storePaths : [])));
+    const hashes = new Map(published.flatMap((one) => hashesIn(one, reused)));
+    return infos.map((info) => {
+        const narHash = local.has(info.path) ? undefined : hashes.get(info.path);
+        return narHash === undefined ? info : { ...info, narHash };
+    });
 }
-function nameIn(header) {
-    const name = textIn(header, 0, 100);
-    const prefix = textIn(header, 257, 6) === 'ustar' ? textIn(header, 345, 155) : '';
-    return prefix === '' ? name : `${prefix}/${name}`;
-}
-function paxFields(content) {
-    let fields = {};
-    for (let at = 0; at < content.length;) {
-        const space = content.indexOf(0x20, at);
-        const length = Number(content.toString('latin1', at, Math.max(at, space)));
-        if (!Number.isInteger(length) || length < 1)
-            break;
-        const [, key, value = ''] = /^([^=]*)=(.*)$/s.exec(content.toString('utf8', space + 1, at + length - 1)) ?? [];
-        if (key === 'path')
-            fields = { ...fields, name: value };
-        if (key === 'size' && /^\d+$/.test(value))
-            fields = { ...fields, size: Number(value) };
-        at += length;
-    }
-    return fields;
-}
-function textIn(bytes, at, length = bytes.length) {
-    const end = bytes.indexOf(0, at);
-    return bytes.toString('utf8', at, end < 0 || end > at + length ? at + length : end);
-}
-function numberIn(header) {
-    if ((header[124] ?? 0) & 0x80)
-        return header.readUIntBE(130, 6);
-    const size = Number.parseInt(textIn(header, 124, 12).trim(), 8);
-    return Number.isNaN(size) ? 0 : size;
-}
-
-;// CONCATENATED MODULE: ./lib/sbom/store-paths.js
-
-function storePathsOf(names, store = storeFolder()) {
-    const found = new Set();
-    for (const name of names) {
-        const path = storePathOfEntry(name, store);
-        if (path !== undefined)
-            found.add(path);
-    }
-    return [...found].toSorted();
-}
-function createStorePathSet(store = store_path_storeFolder()) {
-    const found = new Set();
-    let last = ' ';
-    return {
-        add(name) {
-            if (name.startsWith(last))
-                return;
-            const path = storePathOfEntry(name, store);
-            if (path === undefined)
-                return;
-            found.add(path);
-            last = `${name.slice(0, name.indexOf(path.slice(store.length)) + path.length - store.length)}/`;
-        },
-        sorted: () => [...found].toSorted(),
-    };
-}
-function storePathOfEntry(name, store = store_path_storeFolder()) {
-    const absolute = name.replace(/^(?:\.?\/)*/, '/');
-    if (!absolute.startsWith(`${store}/`))
-        return undefined;
-    const [first = ''] = absolute.slice(store.length + 1).split('/', 1);
-    const path = `${store}/${first}`;
-    return isStorePath(path) ? path : undefined;
+function hashesIn({ layers, storePaths }, diffIds) {
+    const paths = new Set(layers.flatMap(({ diffId, storePaths: of }) => (diffIds.has(diffId) ? of : [])));
+    return storePaths.flatMap(({ path, narHash }) => (paths.has(path) ? [[path, narHash]] : []));
 }
 
 ;// CONCATENATED MODULE: ./lib/push/layers.js
@@ -63261,7 +63301,7 @@ async function pushLayered(request, layered, uploads, registry) {
     const below = base && (await pushBase({ ...request, source: base, check: () => undefined }, uploads, registry));
     const started = new Map(below?.started);
     const push = async (layer) => {
-        const known = layer.diffId ?? (layer.recipe && request.published.diffIdOf(layer.recipe));
+        const known = layer.diffId ?? (layer.recipe && request.published.diffIdOf(layer.recipe)) ?? (await hashed(layer));
         const blob = reusableBlob(request, known);
         const upload = known !== undefined && blob !== undefined
             ? uploads.reuse(known, blob)
@@ -63272,6 +63312,7 @@ async function pushLayered(request, layered, uploads, registry) {
         started.set(layer.name, upload);
         return upload.diffId;
     };
+    const hashed = async ({ content }) => request.published.needsContent ? (await hashLayer(content())).diffId : undefined;
     const diffIds = await mapAtMost(STORE_LAYERS_AT_ONCE, layers, push);
     const image = imageOf(diffIds, below?.image);
     request.check(image);
@@ -63303,7 +63344,7 @@ async function pushSeekable(request, uploads, registry) {
         else if (unchanged && (await existing.get(unchanged.digest))) {
             const layer = await readLayer(file, source);
             checkLayer(image, at, layer, source);
-            started.set(file.name, uploads.skip(diffId, unchanged));
+            started.set(file.name, { ...uploads.skip(diffId, unchanged), storePaths: layer.storePaths });
         }
         else
             started.set(file.name, await uploads.push(file, (layer) => checkLayer(image, at, layer, source)));
@@ -63598,21 +63639,17 @@ async function pushImage(request, registry, log) {
     });
     const { image, layers, info, manifest, contents } = pushed;
     log.info(`${summarizeLayers(layers)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
-    await beforeTag?.(manifest.digest);
+    const { os, architecture, variant } = image.config;
+    const platform = { os, architecture, ...(variant !== undefined && { variant }) };
+    const { digest, mediaType, bytes } = manifest;
+    const stored = images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform }));
+    await beforeTag?.(stored, contents);
     await putImageTag(registry, images, tag, manifest, wanted);
     for (const repository of images) {
         const name = tag === '' ? formatRepository(repository) : formatReference({ repository, tag });
         log.info(`${name} is ${manifest.digest}`);
     }
-    const { os, architecture, variant } = image.config;
-    const platform = { os, architecture, ...(variant !== undefined && { variant }) };
-    const { digest, mediaType, bytes } = manifest;
-    return {
-        images: images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform })),
-        layers,
-        info,
-        contents,
-    };
+    return { images: stored, layers, info, contents };
 }
 function summarizeLayers(layers) {
     const pushed = layers.filter(({ reused }) => !reused);
@@ -63629,24 +63666,12 @@ async function pushOnce(request, registry, log) {
         const formats = layers.map(({ format }) => format);
         const info = describeBuild(storePath, labels, compression.format, formats);
         const manifest = await pushManifest(request, image, layers, info, registry);
-        const contents = { created: image.config.created, storePaths: storePathsOfLayers(request, image, started) };
+        const contents = contentOfLayers(request.source, image, started);
         return { image, layers, info, manifest, contents };
     }
     finally {
         await uploads.settled();
     }
-}
-function storePathsOfLayers({ source: { layered } }, { layerNames, config: { comments } }, started) {
-    const described = new Map(layered?.layers.map(({ name, storePaths }) => [name, storePaths]));
-    const layers = layerNames.map((name, at) => {
-        const comment = comments.length === layerNames.length ? comments[at] : undefined;
-        return (described.get(name) ??
-            started.get(name)?.storePaths ??
-            (comment === undefined ? undefined : storePathsInHistory(comment)));
-    });
-    if (layers.includes(undefined))
-        return undefined;
-    return [...new Set(layers.flatMap((paths) => paths ?? []))].filter((path) => !isRootLayer(path)).toSorted();
 }
 async function image_layerOf(image, at, upload, { source }) {
     if (upload === undefined)
@@ -63936,9 +63961,13 @@ function splitVersion(name) {
 
 
 
-function spdxDocument({ image, platform, storePaths, modules }) {
+function spdxDocument({ image, platform, layers, storePaths, modules }) {
+    const layersOf = Map.groupBy(layers.flatMap(({ diffId, storePaths: paths }) => paths.map((path) => ({ path, diffId }))), ({ path }) => path);
     const elements = [
-        ...sortedByKey(storePaths, ({ path }) => path).map((info) => ({ key: info.path, package: storePathPackage(info) })),
+        ...sortedByKey(storePaths, ({ path }) => path).map((info) => ({
+            key: info.path,
+            package: storePathPackage(info, (layersOf.get(info.path) ?? []).map(({ diffId }) => diffId)),
+        })),
         ...sortedModules(modules.flatMap(({ modules: of }) => of)).map((module) => ({
             key: modulePurl(module),
             package: modulePackage(module),
@@ -63955,7 +63984,7 @@ function spdxDocument({ image, platform, storePaths, modules }) {
         documentNamespace: `https://spdx.org/spdxdocs/${encodeURIComponent((0,external_node_path_.basename)(image.name))}-${hash}`,
         creationInfo: { created: spdxTime(image.created), creators: [CREATOR] },
         packages: [
-            imagePackage({ ...image, hash }, platform),
+            imagePackage({ ...image, hash }, platform, layers),
             ...elements.map(({ package: one }, at) => ({ ...one, SPDXID: ids[at] })),
         ],
         relationships: relationshipsOf(storePaths, modules, idOf),
@@ -63966,22 +63995,26 @@ const CREATOR = 'Tool: nix-image-action-1';
 const DOCUMENT_ID = 'SPDXRef-DOCUMENT';
 const IMAGE_ID = 'SPDXRef-image';
 const NOT_ANALYZED = { downloadLocation: 'NOASSERTION', filesAnalyzed: false };
-function imagePackage({ name, digest, hash }, { architecture }) {
+function imagePackage({ name, digest, hash }, { architecture }, layers) {
     return {
         SPDXID: IMAGE_ID,
         name,
         versionInfo: digest,
         primaryPackagePurpose: 'CONTAINER',
         ...NOT_ANALYZED,
+        comment: formatLayers(layers.map(({ diffId }) => diffId)),
         checksums: [{ algorithm: 'SHA256', checksumValue: hash }],
         externalRefs: [purlRef(imagePurl(name, digest, architecture))],
     };
 }
-function storePathPackage({ path, narHash, deriver }) {
+function formatLayers(diffIds) {
+    return [...new Set(diffIds)].map((diffId) => `layer: ${diffId}`).join('\n');
+}
+function storePathPackage({ path, narHash, deriver }, layers) {
     const hash = (0,external_node_path_.basename)(path).slice(0, store_name_HASH_LENGTH);
     const name = (0,external_node_path_.basename)(path).slice(store_name_HASH_LENGTH + 1);
     const split = splitStoreName(name, deriver);
-    const comment = [path, narHash && `narHash: ${narHash}`].filter(Boolean).join('\n');
+    const comment = [path, narHash && `narHash: ${narHash}`, formatLayers(layers)].filter(Boolean).join('\n');
     return {
         SPDXID: spdxId(`${hash}-${name}`),
         name: split.pname,
@@ -64049,10 +64082,12 @@ function spdxTime(created) {
 
 
 
+
 const PACKAGE = object({
     SPDXID: string(),
     name: string(),
     versionInfo: optional(string()),
+    primaryPackagePurpose: optional(string()),
     comment: optional(string(), ''),
     externalRefs: array(object({ referenceLocator: string() })),
 });
@@ -64068,28 +64103,39 @@ const published_STATEMENT = object({
         relationships: array(RELATIONSHIP),
     }),
 });
-function publishedModules(statement) {
+function publishedContent(statement) {
     const read = readJson(published_STATEMENT, statement);
     if (!read.ok)
-        return [];
+        return undefined;
     const { packages, relationships } = read.value.predicate;
     const modules = new Map(packages.flatMap((one) => published_entryOf(one.SPDXID, moduleOf(one))));
-    const contents = Map.groupBy(relationships.filter(({ relationshipType }) => relationshipType === 'CONTAINS'), ({ spdxElementId }) => spdxElementId);
-    return packages.flatMap(({ SPDXID, comment }) => {
-        const [, path, narHash] = /^(\/.+)\nnarHash: (\S+)$/.exec(comment) ?? [];
-        if (path === undefined || narHash === undefined)
+    const contained = Map.groupBy(relationships.filter(({ relationshipType }) => relationshipType === 'CONTAINS'), ({ spdxElementId }) => spdxElementId);
+    const described = packages.flatMap(({ SPDXID, comment }) => {
+        const [path = '', ...lines] = comment.split('\n');
+        if (!path.startsWith('/'))
             return [];
-        const contained = contents.get(SPDXID) ?? [];
-        return {
-            path,
-            narHash,
-            modules: contained.flatMap(({ relatedSpdxElement }) => modules.get(relatedSpdxElement) ?? []),
-        };
+        const ofPath = (contained.get(SPDXID) ?? []).flatMap(({ relatedSpdxElement: id }) => modules.get(id) ?? []);
+        const [narHash] = valuesOf('narHash', lines);
+        return [{ path, narHash, modules: ofPath, layers: valuesOf('layer', lines) }];
     });
+    const image = packages.find(({ primaryPackagePurpose }) => primaryPackagePurpose === 'CONTAINER');
+    const layers = valuesOf('layer', image?.comment.split('\n') ?? []).filter(isDigest);
+    return {
+        layers: layers.map((diffId) => ({ diffId, storePaths: pathsIn(diffId, described) })),
+        storePaths: described.map(({ path, narHash, modules: ofPath }) => ({ path, narHash, modules: ofPath })),
+    };
+}
+function pathsIn(diffId, described) {
+    return described.flatMap(({ path, layers }) => (layers.includes(diffId) ? [path] : []));
+}
+function valuesOf(key, lines) {
+    return lines.flatMap((line) => (line.startsWith(`${key}: `) ? [line.slice(key.length + 2)] : []));
 }
 function modulesOfSameContent(published, storePaths) {
-    const hashes = new Map(storePaths.map(({ path, narHash }) => [path, narHash]));
-    return published.filter(({ path, narHash }) => hashes.get(path) === narHash);
+    const hashes = new Map(storePaths.flatMap(({ path, narHash }) => published_entryOf(path, narHash)));
+    const same = published.flatMap((one) => one.storePaths).filter(({ path, narHash }) => hashes.get(path) === narHash);
+    const known = same.filter(({ narHash }) => narHash !== undefined);
+    return [...new Map(known.map(({ path, modules }) => [path, { path, modules }])).values()];
 }
 function moduleOf({ name, versionInfo, externalRefs: [purl], }) {
     const [, type] = /^pkg:(golang|cargo)\//.exec(purl?.referenceLocator ?? '') ?? [];
@@ -64108,12 +64154,12 @@ function published_entryOf(key, value) {
 
 
 
-async function readPublishedModules(registry, previous, images, platform, log) {
+async function readPublishedContents(registry, previous, images, platform, log) {
     const own = previous.filter(({ reference }) => images.some((image) => sameRepository(image, reference.repository)));
     const found = await Promise.all(own.map(async (one) => {
         try {
             const statement = await statementOf(registry, one, platform);
-            return statement === undefined ? [] : publishedModules(statement);
+            return (statement && publishedContent(statement)) ?? [];
         }
         catch (error) {
             log.info(`Not using the SBOM of ${formatReference(one.reference)}: ${(0,errors/* failureSummary */.jg)(error)}`);
@@ -64568,41 +64614,47 @@ function fromNixBase32(text) {
 
 
 
+
 function startSbom({ layered }, { platform, tempFolder, previous, images }, registry, log) {
     const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths));
-    const published = readPublishedModules(registry, previous, images, platform, log);
-    const describing = describeStorePaths([...known], published, log);
+    const reading = readPublishedContents(registry, previous, images, platform, log);
+    const describing = describeStorePaths([...known], reading, log);
     describing.catch(() => undefined);
     return {
-        async attach({ created, storePaths }, images) {
+        async attach({ created, layers: pushed }, images) {
+            const published = await reading;
+            const layers = completeLayers(pushed, published);
+            const paths = [...new Set(layers?.flatMap(({ storePaths }) => storePaths))];
             const [first] = images;
-            if (storePaths === undefined || storePaths.length === 0 || first === undefined) {
-                log.info(`No SBOM: ${storePaths ? 'the image contains no store paths' : NOT_ALL_KNOWN}`);
+            if (layers === undefined || paths.length === 0 || first === undefined) {
+                log.info(`No SBOM: ${layers ? 'the image contains no store paths' : NOT_ALL_KNOWN}`);
                 return undefined;
             }
-            const more = await describeStorePaths(storePaths.filter((path) => !known.has(path)), published, log);
-            const all = await describing;
-            const contents = {
-                storePaths: [...all.storePaths, ...more.storePaths],
-                modules: [...all.modules, ...more.modules],
-            };
+            const more = paths.filter((path) => !known.has(path));
+            const local = [await describing, await describeStorePaths(more, reading, log)];
+            const facts = local.flatMap(({ storePaths }) => storePaths);
+            const storePaths = withPublishedHashes(facts, pushed, published);
+            const same = modulesOfSameContent(published, storePaths);
+            const samePaths = new Set(same.map(({ path }) => path));
+            const found = local.flatMap(({ modules }) => modules).filter(({ path }) => !samePaths.has(path));
+            const modules = [...same, ...found];
             const name = formatRepository(first.repository);
-            const document = spdxDocument({ image: { name, digest: first.digest, created }, platform, ...contents });
+            const image = { name, digest: first.digest, created };
+            const document = spdxDocument({ image, platform, layers, storePaths, modules });
             const repositories = images.map(({ repository }) => repository);
             return attachSbom(registry, first, repositories, document, tempFolder);
         },
     };
 }
 const NOT_ALL_KNOWN = 'the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them';
-async function describeStorePaths(paths, published, log) {
-    const reading = readStoreInfo(paths, log);
-    const known = (await published).length > 0 ? modulesOfSameContent(await published, await reading) : [];
-    const found = new Set(known.map(({ path }) => path));
-    const [storePaths, scanned] = await Promise.all([
-        reading,
-        scanModules(paths.filter((path) => !found.has(path)), log),
-    ]);
-    return { storePaths, modules: [...known, ...scanned] };
+async function describeStorePaths(paths, reading, log) {
+    const facts = readStoreInfo(paths, log);
+    const published = await reading;
+    const same = published.length === 0 ? [] : modulesOfSameContent(published, await facts);
+    const known = new Set(same.map(({ path }) => path));
+    const unknown = paths.filter((path) => !known.has(path));
+    const [storePaths, modules] = await Promise.all([facts, scanModules(unknown, log)]);
+    return { storePaths, modules };
 }
 async function keepSbom(registry, published, image, repositories, tempFolder) {
     for (const { manifest } of published.attestations) {
@@ -68920,11 +68972,16 @@ async function build(inputs, workflow, tools) {
         const { compression, labels } = inputs;
         const describing = { platform, images: inputs.images, previous, tempFolder };
         const pending = inputs.sbom && withRegistry ? startSbom(source, describing, registry, log) : undefined;
-        const beforeTag = testOf(inputs, storePath, tempFolder, log);
-        const { layers, info, images, contents } = withRegistry
+        const test = testOf(inputs, storePath, tempFolder, log);
+        let sbom;
+        const beforeTag = async (stored, contents) => {
+            for (const { digest } of stored.slice(0, 1))
+                await test(digest);
+            sbom = await pending?.attach(contents, stored);
+        };
+        const { layers, info, images } = withRegistry
             ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder, beforeTag }, registry, log)
             : await pushWithDocker(pushing, registry, log);
-        const sbom = contents && (await pending?.attach(contents, images));
         const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity));
         await handOver(records, inputs.retentionDays, tempFolder, log);
         return reportBuild(images, records, tag, { ...built, ...(layers && { layers }), sbom }, layers && trafficOf(layers));
@@ -68951,9 +69008,13 @@ async function reuseImage(found, inputs, identity, { registry, log }) {
     if (!unchanged)
         log.info(`With the labels of this run, its digest is ${image.digest}; its layers are unchanged`);
     const test = testOf(inputs, storePath, workflow.tempFolder, log);
-    const sent = await publishUnchanged(registry, image, images, tag, test);
+    let sbom;
+    const sent = await publishUnchanged(registry, image, images, tag, async (digest) => {
+        await test(digest);
+        if (inputs.sbom)
+            sbom = await keepSbom(registry, published, image, images, workflow.tempFolder);
+    });
     const kept = images.map((repository) => ({ ...image, repository }));
-    const sbom = inputs.sbom ? await keepSbom(registry, published, image, images, workflow.tempFolder) : undefined;
     const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity));
     await handOver(records, inputs.retentionDays, workflow.tempFolder, log);
     const built = { system, platform, storePath, reused: unchanged ? 'as-is' : 'relabelled', sbom };

@@ -1,6 +1,6 @@
 import { expect, test } from '@jest/globals'
 import { readPreviousImages } from '../../src/cache/previous-image.ts'
-import { readPublishedModules } from '../../src/cache/published-sbom.ts'
+import { readPublishedContents } from '../../src/cache/published-sbom.ts'
 import { EMPTY_CONFIG, OCI_MANIFEST } from '../../src/oci/manifest.ts'
 import { type Digest, digestOf, type Repository } from '../../src/oci/reference.ts'
 import { blobOf } from '../../src/registry/blobs.ts'
@@ -11,6 +11,7 @@ import { type Client, connect } from '../registry/connect.ts'
 
 const PATH = `/nix/store/${'a'.repeat(32)}-app-1.0`
 const NAR_HASH = 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='
+const LAYER = digestOf(Buffer.from('layer'))
 const AMD64 = { os: 'linux', architecture: 'amd64' }
 const ARM64 = { os: 'linux', architecture: 'arm64' }
 const EMPTY_IMAGE = {
@@ -29,6 +30,7 @@ async function publishIndex(client: Client, repository: Repository): Promise<rea
     const document = spdxDocument({
       image: { name: 'app', digest: image.digest, created: undefined },
       platform,
+      layers: [{ diffId: LAYER, storePaths: [PATH] }],
       storePaths: [{ path: PATH, narHash: NAR_HASH }],
       modules: [{ path: PATH, modules: [{ type: 'cargo', name: platform.architecture, version: '1.0.0' }] }],
     })
@@ -58,7 +60,7 @@ async function read(client: Client, images = [client.repository], platform = AMD
   const from = client.repository
   const log = logOf(client)
   const previous = await readPreviousImages(client, [{ repository: from, tag: 'latest' }], log)
-  return readPublishedModules(client, previous, images, platform, log)
+  return readPublishedContents(client, previous, images, platform, log)
 }
 
 test.each([AMD64, ARM64])('reads the SBOM of its own platform: $architecture', async (platform) => {
@@ -66,9 +68,14 @@ test.each([AMD64, ARM64])('reads the SBOM of its own platform: $architecture', a
   await publishIndex(client, client.repository)
   expect(await read(client, [client.repository], platform)).toEqual([
     {
-      path: PATH,
-      narHash: NAR_HASH,
-      modules: [{ type: 'cargo', name: platform.architecture, version: '1.0.0' }],
+      layers: [{ diffId: LAYER, storePaths: [PATH] }],
+      storePaths: [
+        {
+          path: PATH,
+          narHash: NAR_HASH,
+          modules: [{ type: 'cargo', name: platform.architecture, version: '1.0.0' }],
+        },
+      ],
     },
   ])
 })

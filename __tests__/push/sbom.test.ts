@@ -79,7 +79,10 @@ describe('the SBOM of an image', () => {
     const pushed = await push(made, client)
     expect(pushed.contents).toEqual({
       created: '1970-01-01T00:00:01Z',
-      storePaths: [APP, GLIBC, LONG].map((path) => `/${path}`).toSorted(),
+      layers: [
+        { diffId: pushed.layers[0]?.diffId, storePaths: [`/${APP}`, `/${LONG}`], read: true },
+        { diffId: pushed.layers[1]?.diffId, storePaths: [`/${APP}`, `/${GLIBC}`], read: true },
+      ],
     })
     const sbom = await attach(client, pushed)
     const { subject, names, document } = await sbomAt(server, sbom?.digest)
@@ -104,7 +107,10 @@ describe('the SBOM of an image', () => {
     expect(second.layers.map(({ reused }) => reused)).toEqual([true, true])
     // A tar is not read for the names, if no layer of it is uploaded.
     if (form !== 'tar') expect(second.contents).toEqual(first.contents)
-    else expect(second.contents.storePaths).toBeUndefined()
+    else
+      expect(second.contents.layers.map(({ storePaths, read }) => ({ storePaths, read }))).toEqual(
+        first.layers.map(() => ({ storePaths: undefined, read: false })),
+      )
     const sbom = await attach(client, second)
     expect(sbom?.digest).toBe(form === 'tar' ? undefined : (await attach(client, first))?.digest)
   })
@@ -133,7 +139,8 @@ describe('the SBOM of an image', () => {
   test('is missing if a layer without names was reused, and the log says what to do', async () => {
     const { client } = await connect()
     const pushed = await push(made, client)
-    expect(await attach(client, { ...pushed, contents: { created: undefined, storePaths: undefined } })).toBeUndefined()
+    const unnamed = pushed.contents.layers.map((layer) => ({ ...layer, storePaths: undefined, read: false }))
+    expect(await attach(client, { ...pushed, contents: { ...pushed.contents, layers: unnamed } })).toBeUndefined()
     expect(client.lines.at(-1)).toBe(
       'No SBOM: the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them',
     )

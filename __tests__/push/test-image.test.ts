@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globa
 import { jobLog } from '../../src/actions/log.ts'
 import { ActionError, ImageError } from '../../src/errors.ts'
 import { checkTest, testImage } from '../../src/push/test-image.ts'
+import type { ImageManifest } from '../../src/registry/image.ts'
 import { connect } from '../registry/connect.ts'
 import { folder, made, push, setUpFolder, temp } from './pushing.ts'
 
@@ -126,8 +127,8 @@ describe('a pushed image', () => {
   test('is complete at the registry, without its tag, when it is tested', async () => {
     const { server, client } = await connect()
     const seen: unknown[] = []
-    const beforeTag = async (digest: string) => {
-      seen.push([...server.tags('app')], server.manifest('app', digest) !== undefined)
+    const beforeTag = async ([image]: readonly ImageManifest[]) => {
+      seen.push([...server.tags('app')], server.manifest('app', image?.digest ?? '') !== undefined)
     }
     const { manifest } = await push(made, client, { beforeTag })
     expect(seen).toEqual([[], true])

@@ -1,7 +1,7 @@
 import { expect, test } from '@jest/globals'
 import { digestOf } from '../../src/oci/reference.ts'
 import { sbomAttestation } from '../../src/sbom/attestation.ts'
-import { modulesOfSameContent, publishedModules } from '../../src/sbom/published.ts'
+import { modulesOfSameContent, publishedContent } from '../../src/sbom/published.ts'
 import type { BinaryModule } from '../../src/sbom/purl.ts'
 import { type ImageContents, spdxDocument } from '../../src/sbom/spdx.ts'
 
@@ -14,10 +14,18 @@ const TOML: BinaryModule = { type: 'golang', name: 'github.com/BurntSushi/toml',
 const MAIN: BinaryModule = { type: 'golang', name: 'example.com/app' }
 const ITOA: BinaryModule = { type: 'cargo', name: 'itoa', version: '1.0.9' }
 
+const LOWER = digestOf(Buffer.from('lower layer'))
+const FILES = digestOf(Buffer.from('a layer without store paths'))
+const UPPER = digestOf(Buffer.from('upper layer'))
 const DIGEST = digestOf(Buffer.from('manifest'))
 const CONTENTS: ImageContents = {
   image: { name: 'ghcr.io/owner/app', digest: DIGEST, created: undefined },
   platform: { os: 'linux', architecture: 'amd64' },
+  layers: [
+    { diffId: LOWER, storePaths: [GLIBC] },
+    { diffId: FILES, storePaths: [] },
+    { diffId: UPPER, storePaths: [APP, GLIBC, UNKNOWN] },
+  ],
   storePaths: [
     { path: APP, narHash: APP_HASH, references: [APP, GLIBC] },
     { path: GLIBC, narHash: GLIBC_HASH, references: [GLIBC] },
@@ -36,15 +44,27 @@ function statementOf(document: Buffer): Buffer {
 
 const STATEMENT = statementOf(spdxDocument(CONTENTS))
 
-test('returns the modules of the store paths whose hash the SBOM has', () => {
-  expect(publishedModules(STATEMENT)).toEqual([
-    { path: GLIBC, narHash: GLIBC_HASH, modules: [] },
-    { path: APP, narHash: APP_HASH, modules: [ITOA, MAIN, TOML] },
-  ])
+const PUBLISHED = publishedContent(STATEMENT)
+
+test('returns the store paths of each layer, with their hashes and modules', () => {
+  expect(PUBLISHED).toEqual({
+    layers: [
+      { diffId: LOWER, storePaths: [GLIBC] },
+      { diffId: FILES, storePaths: [] },
+      { diffId: UPPER, storePaths: [GLIBC, APP, UNKNOWN] },
+    ],
+    storePaths: [
+      { path: GLIBC, narHash: GLIBC_HASH, modules: [] },
+      { path: APP, narHash: APP_HASH, modules: [ITOA, MAIN, TOML] },
+      { path: UNKNOWN, narHash: undefined, modules: [ITOA] },
+    ],
+  })
 })
 
+const PUBLISHED_LIST = PUBLISHED ? [PUBLISHED] : []
+
 test('a document made from published modules is the same as one from a search', () => {
-  const known = modulesOfSameContent(publishedModules(STATEMENT), CONTENTS.storePaths)
+  const known = modulesOfSameContent(PUBLISHED_LIST, CONTENTS.storePaths)
   const searched = CONTENTS.modules.filter(({ path }) => path === UNKNOWN)
   expect(spdxDocument({ ...CONTENTS, modules: [...known, ...searched] })).toEqual(spdxDocument(CONTENTS))
 })
@@ -54,8 +74,8 @@ test('a store path that was built again with other content is not taken from the
     { path: APP, narHash: GLIBC_HASH },
     { path: GLIBC, narHash: GLIBC_HASH },
   ]
-  expect(modulesOfSameContent(publishedModules(STATEMENT), rebuilt).map(({ path }) => path)).toEqual([GLIBC])
-  expect(modulesOfSameContent(publishedModules(STATEMENT), [{ path: APP }])).toEqual([])
+  expect(modulesOfSameContent(PUBLISHED_LIST, rebuilt).map(({ path }) => path)).toEqual([GLIBC])
+  expect(modulesOfSameContent(PUBLISHED_LIST, [{ path: APP }])).toEqual([])
 })
 
 const DOCUMENT = JSON.parse(spdxDocument(CONTENTS).toString())
@@ -66,10 +86,10 @@ test.each([
   ['has several creators', { ...DOCUMENT, creationInfo: { creators: [...DOCUMENT.creationInfo.creators, 'Tool: x'] } }],
   ['has no packages', { ...DOCUMENT, packages: undefined }],
   ['has packages of another form', { ...DOCUMENT, packages: [{ SPDXID: 1 }] }],
-])('a document that %s has no modules', (_, document) => {
-  expect(publishedModules(statementOf(Buffer.from(JSON.stringify(document))))).toEqual([])
+])('a document that %s is not used', (_, document) => {
+  expect(publishedContent(statementOf(Buffer.from(JSON.stringify(document))))).toBeUndefined()
 })
 
-test('a statement that is not JSON has no modules', () => {
-  expect(publishedModules(Buffer.from('{'))).toEqual([])
+test('a statement that is not JSON is not used', () => {
+  expect(publishedContent(Buffer.from('{'))).toBeUndefined()
 })

@@ -5,28 +5,28 @@ import { fits, type Platform } from '../oci/platform.ts'
 import { type Digest, formatReference, type Repository, sameRepository } from '../oci/reference.ts'
 import type { Registry } from '../registry/registry.ts'
 import { findStatement } from '../sbom/attestation.ts'
-import { type PublishedModules, publishedModules } from '../sbom/published.ts'
+import { type PublishedContent, publishedContent } from '../sbom/published.ts'
 import type { PreviousImage } from './previous-image.ts'
 
 /**
- * Returns the modules that the SBOMs of published images list for their store paths, so that programs that have not
- * changed need not be searched again. Logs and skips SBOMs that can't be read.
+ * Returns the content of published images as their SBOMs describe it, so that what has not changed need not be read again.
+ * Logs and skips SBOMs that can't be read.
  * @param images the repositories whose SBOMs are trusted, as for the recipes of layers
  * @param platform selects the image of an index. Only an index lists SBOMs
  */
-export async function readPublishedModules(
+export async function readPublishedContents(
   registry: Registry,
   previous: readonly PreviousImage[],
   images: readonly Repository[],
   platform: Platform,
   log: Log,
-): Promise<readonly PublishedModules[]> {
+): Promise<readonly PublishedContent[]> {
   const own = previous.filter(({ reference }) => images.some((image) => sameRepository(image, reference.repository)))
   const found = await Promise.all(
     own.map(async (one) => {
       try {
         const statement = await statementOf(registry, one, platform)
-        return statement === undefined ? [] : publishedModules(statement)
+        return (statement && publishedContent(statement)) ?? []
       } catch (error) {
         log.info(`Not using the SBOM of ${formatReference(one.reference)}: ${failureSummary(error)}`)
         return []

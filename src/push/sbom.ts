@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { PreviousImage } from '../cache/previous-image.ts'
-import { readPublishedModules, readStatement } from '../cache/published-sbom.ts'
+import { readPublishedContents, readStatement } from '../cache/published-sbom.ts'
 import { diskFailure } from '../fs/disk.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { Log } from '../log.ts'
@@ -14,11 +14,11 @@ import { putBlobEverywhere } from '../registry/copy.ts'
 import type { ImageManifest, PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { documentIn, renameDocument, type SbomAttestation, sbomAttestation } from '../sbom/attestation.ts'
-import { modulesOfSameContent, type PublishedModules } from '../sbom/published.ts'
+import { modulesOfSameContent, type PublishedContent } from '../sbom/published.ts'
 import { scanModules } from '../sbom/scan.ts'
 import { type ImageContents, spdxDocument } from '../sbom/spdx.ts'
 import { readStoreInfo } from '../sbom/store-info.ts'
-import type { ImageContent } from './image.ts'
+import { completeLayers, type ImageContent, withPublishedHashes } from './content.ts'
 
 /** An image with its SBOM. */
 export interface PublishedSbom {
@@ -60,28 +60,30 @@ export function startSbom(
   log: Log,
 ): PendingSbom {
   const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths))
-  const published = readPublishedModules(registry, previous, images, platform, log)
-  const describing = describeStorePaths([...known], published, log)
+  const reading = readPublishedContents(registry, previous, images, platform, log)
+  const describing = describeStorePaths([...known], reading, log)
   describing.catch(() => undefined)
   return {
-    async attach({ created, storePaths }, images) {
+    async attach({ created, layers: pushed }, images) {
+      const published = await reading
+      const layers = completeLayers(pushed, published)
+      const paths = [...new Set(layers?.flatMap(({ storePaths }) => storePaths))]
       const [first] = images
-      if (storePaths === undefined || storePaths.length === 0 || first === undefined) {
-        log.info(`No SBOM: ${storePaths ? 'the image contains no store paths' : NOT_ALL_KNOWN}`)
+      if (layers === undefined || paths.length === 0 || first === undefined) {
+        log.info(`No SBOM: ${layers ? 'the image contains no store paths' : NOT_ALL_KNOWN}`)
         return undefined
       }
-      const more = await describeStorePaths(
-        storePaths.filter((path) => !known.has(path)),
-        published,
-        log,
-      )
-      const all = await describing
-      const contents = {
-        storePaths: [...all.storePaths, ...more.storePaths],
-        modules: [...all.modules, ...more.modules],
-      }
+      const more = paths.filter((path) => !known.has(path))
+      const local = [await describing, await describeStorePaths(more, reading, log)]
+      const facts = local.flatMap(({ storePaths }) => storePaths)
+      const storePaths = withPublishedHashes(facts, pushed, published)
+      const same = modulesOfSameContent(published, storePaths)
+      const samePaths = new Set(same.map(({ path }) => path))
+      const found = local.flatMap(({ modules }) => modules).filter(({ path }) => !samePaths.has(path))
+      const modules = [...same, ...found]
       const name = formatRepository(first.repository)
-      const document = spdxDocument({ image: { name, digest: first.digest, created }, platform, ...contents })
+      const image = { name, digest: first.digest, created }
+      const document = spdxDocument({ image, platform, layers, storePaths, modules })
       const repositories = images.map(({ repository }) => repository)
       return attachSbom(registry, first, repositories, document, tempFolder)
     },
@@ -90,23 +92,20 @@ export function startSbom(
 
 const NOT_ALL_KNOWN = 'the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them'
 
+/** Reads facts about store paths. Searches for modules only where no published SBOM lists them. */
 async function describeStorePaths(
   paths: readonly string[],
-  published: Promise<readonly PublishedModules[]>,
+  reading: Promise<readonly PublishedContent[]>,
   log: Log,
 ): Promise<Pick<ImageContents, 'storePaths' | 'modules'>> {
-  const reading = readStoreInfo(paths, log)
-  // Without a published SBOM, searching does not wait for Nix.
-  const known = (await published).length > 0 ? modulesOfSameContent(await published, await reading) : []
-  const found = new Set(known.map(({ path }) => path))
-  const [storePaths, scanned] = await Promise.all([
-    reading,
-    scanModules(
-      paths.filter((path) => !found.has(path)),
-      log,
-    ),
-  ])
-  return { storePaths, modules: [...known, ...scanned] }
+  const facts = readStoreInfo(paths, log)
+  const published = await reading
+  // Without a published SBOM, the search does not wait for Nix.
+  const same = published.length === 0 ? [] : modulesOfSameContent(published, await facts)
+  const known = new Set(same.map(({ path }) => path))
+  const unknown = paths.filter((path) => !known.has(path))
+  const [storePaths, modules] = await Promise.all([facts, scanModules(unknown, log)])
+  return { storePaths, modules }
 }
 
 /**

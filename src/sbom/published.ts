@@ -1,20 +1,28 @@
 import * as v from 'valibot'
 import { readJson } from '../json.ts'
+import { type Digest, isDigest } from '../oci/reference.ts'
 import type { BinaryModule } from './purl.ts'
 import type { StorePathModules } from './scan.ts'
-import { CREATOR } from './spdx.ts'
+import { CREATOR, type LayerContent } from './spdx.ts'
 import type { StorePathInfo } from './store-info.ts'
 
-/** The modules of one store path, as a published SBOM lists them. */
-export interface PublishedModules extends StorePathModules {
-  /** Identifies the content of the store path. */
-  readonly narHash: string
+/** A store path as a published SBOM describes it. */
+export interface PublishedStorePath extends StorePathModules {
+  /** Identifies the content of the store path. Undefined if the machine that built the image did not have it. */
+  readonly narHash: string | undefined
+}
+
+/** The content of a published image, as its SBOM describes it. */
+export interface PublishedContent {
+  readonly layers: readonly LayerContent[]
+  readonly storePaths: readonly PublishedStorePath[]
 }
 
 const PACKAGE = v.object({
   SPDXID: v.string(),
   name: v.string(),
   versionInfo: v.optional(v.string()),
+  primaryPackagePurpose: v.optional(v.string()),
   comment: v.optional(v.string(), ''),
   externalRefs: v.array(v.object({ referenceLocator: v.string() })),
 })
@@ -34,38 +42,55 @@ const STATEMENT = v.object({
 })
 
 /**
- * Returns the modules of each store path whose hash an SBOM has. For store paths without modules, the list is empty.
- * @param statement as `sbomAttestation` returns it. SBOMs of other tools, and of versions of this action that searched for
- * modules in another way, have none
+ * Returns the content that an SBOM describes.
+ * @param statement as `sbomAttestation` returns it
+ * @returns undefined for SBOMs of other tools, and of versions of this action that made them by other rules
  */
-export function publishedModules(statement: Buffer): readonly PublishedModules[] {
+export function publishedContent(statement: Buffer): PublishedContent | undefined {
   const read = readJson(STATEMENT, statement)
-  if (!read.ok) return []
+  if (!read.ok) return undefined
   const { packages, relationships } = read.value.predicate
   const modules = new Map(packages.flatMap((one) => entryOf(one.SPDXID, moduleOf(one))))
-  const contents = Map.groupBy(
+  const contained = Map.groupBy(
     relationships.filter(({ relationshipType }) => relationshipType === 'CONTAINS'),
     ({ spdxElementId }) => spdxElementId,
   )
-  return packages.flatMap(({ SPDXID, comment }) => {
-    const [, path, narHash] = /^(\/.+)\nnarHash: (\S+)$/.exec(comment) ?? []
-    if (path === undefined || narHash === undefined) return []
-    const contained = contents.get(SPDXID) ?? []
-    return {
-      path,
-      narHash,
-      modules: contained.flatMap(({ relatedSpdxElement }) => modules.get(relatedSpdxElement) ?? []),
-    }
+  const described = packages.flatMap(({ SPDXID, comment }) => {
+    const [path = '', ...lines] = comment.split('\n')
+    if (!path.startsWith('/')) return []
+    const ofPath = (contained.get(SPDXID) ?? []).flatMap(({ relatedSpdxElement: id }) => modules.get(id) ?? [])
+    const [narHash] = valuesOf('narHash', lines)
+    return [{ path, narHash, modules: ofPath, layers: valuesOf('layer', lines) }]
   })
+  const image = packages.find(({ primaryPackagePurpose }) => primaryPackagePurpose === 'CONTAINER')
+  const layers = valuesOf('layer', image?.comment.split('\n') ?? []).filter(isDigest)
+  return {
+    layers: layers.map((diffId) => ({ diffId, storePaths: pathsIn(diffId, described) })),
+    storePaths: described.map(({ path, narHash, modules: ofPath }) => ({ path, narHash, modules: ofPath })),
+  }
 }
 
-/** Returns those of the published modules that belong to the same content as the store paths on this machine. */
+function pathsIn(
+  diffId: Digest,
+  described: readonly { readonly path: string; readonly layers: readonly string[] }[],
+): readonly string[] {
+  return described.flatMap(({ path, layers }) => (layers.includes(diffId) ? [path] : []))
+}
+
+/** Returns the values of the lines that begin with a key and a colon. */
+function valuesOf(key: string, lines: readonly string[]): readonly string[] {
+  return lines.flatMap((line) => (line.startsWith(`${key}: `) ? [line.slice(key.length + 2)] : []))
+}
+
+/** Returns the modules of those published store paths that have the same content as those on this machine. */
 export function modulesOfSameContent(
-  published: readonly PublishedModules[],
+  published: readonly PublishedContent[],
   storePaths: readonly StorePathInfo[],
 ): readonly StorePathModules[] {
-  const hashes = new Map(storePaths.map(({ path, narHash }) => [path, narHash]))
-  return published.filter(({ path, narHash }) => hashes.get(path) === narHash)
+  const hashes = new Map(storePaths.flatMap(({ path, narHash }) => entryOf(path, narHash)))
+  const same = published.flatMap((one) => one.storePaths).filter(({ path, narHash }) => hashes.get(path) === narHash)
+  const known = same.filter(({ narHash }) => narHash !== undefined)
+  return [...new Map(known.map(({ path, modules }) => [path, { path, modules }])).values()]
 }
 
 function moduleOf({
