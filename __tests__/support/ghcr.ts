@@ -7,6 +7,8 @@ import { type RegistryOptions, startRegistry, type TestRegistry } from './regist
 export interface GitHubRegistry extends TestRegistry {
   /** The environment with which clients reach it. */
   readonly env: Readonly<Record<string, string>>
+  /** The hosts and ports that clients have connected to through the proxy. */
+  readonly targets: readonly string[]
   /** Its certificate, in PEM format. */
   readonly certificate: string
 }
@@ -24,6 +26,7 @@ export async function startGitHubRegistry(account: Account, options: RegistryOpt
   return {
     ...registry,
     env: { HTTPS_PROXY: `http://${proxy.host}`, NO_PROXY: '127.0.0.1' },
+    targets: proxy.targets,
     certificate: tls.cert,
     close: async () => {
       setDefaultCACertificates(trusted)
