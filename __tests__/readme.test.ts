@@ -17,13 +17,14 @@ const others = [
   'docs/sbom.md',
   'docs/unchanged.md',
   'docs/guarantees.md',
+  'docs/reusable-workflow.md',
   'BENCHMARKS.md',
 ]
 
 /** A code block follows `<!-- examples/… -->` if it is that file, or `<!-- part of examples/… -->` if it is part of it. */
 const BLOCK = /(?:<!-- (part of )?(examples\/\S+) -->\n)?```(?:yaml|nix)\n(.*?)```/gs
 
-describe.each(['README.md', 'docs/workflows.md'])('the code in %s', (document) => {
+describe.each(['README.md', 'docs/workflows.md', 'docs/reusable-workflow.md'])('the code in %s', (document) => {
   test('is the code of the examples', async () => {
     const blocks = [...(await read(document)).matchAll(BLOCK)]
     expect(blocks).not.toEqual([])
@@ -48,8 +49,10 @@ test('README.md names each example of a workflow', async () => {
 })
 
 describe('the merge job waits for those of other branches and tags', () => {
-  // It publishes nothing.
-  const publishing = readdirSync(join(checkout, 'examples/workflows')).filter((name) => name !== 'verify.yml')
+  // The first publishes nothing, and the others have their merge job in the reusable workflow.
+  const publishing = readdirSync(join(checkout, 'examples/workflows')).filter(
+    (name) => !['verify.yml', 'reusable.yml', 'reusable-release.yml'].includes(name),
+  )
   test.each(publishing)('in %s', async (name) => {
     const workflow = parse(await read(`examples/workflows/${name}`))
     const jobs = Object.values<{ concurrency?: Record<string, string>; steps: { with?: { mode?: string } }[] }>(

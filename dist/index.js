@@ -46262,7 +46262,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(43571);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(64927);
 
 
 
@@ -46417,20 +46417,23 @@ function isGroupAlive({ pid }) {
     return pid !== undefined && signalGroup(pid, 0);
 }
 function environmentFor(trust, env = process.env) {
-    if (trust === 'everything')
-        return env;
-    const withheld = trust === 'nix' ? [STEP_SECRETS] : [STEP_SECRETS, REGISTRY_LOGINS];
+    const withheld = WITHHELD[trust];
     const given = Object.entries(env).filter(([name]) => !withheld.some((pattern) => pattern.test(name)));
-    return { ...NO_PROMPTS, ...Object.fromEntries(given) };
+    return { ...(trust !== 'everything' && NO_PROMPTS), ...Object.fromEntries(given) };
 }
 const NO_PROMPTS = { GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH_ASKPASS_REQUIRE: 'never' };
 const STEP_SECRETS = /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS))$/i;
 const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$/;
+const WITHHELD = {
+    everything: [/^INPUT_TOKEN$/i],
+    nix: [STEP_SECRETS],
+    script: [STEP_SECRETS, REGISTRY_LOGINS],
+};
 
 
 /***/ }),
 
-/***/ 43571:
+/***/ 64927:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -54418,9 +54421,13 @@ function adviceFor(error, mode) {
         case 'no-credentials':
             return `Log in before this step:\n${loginStep(host)}\n${permissions(host, mode)}`.trimEnd();
         case 'wrong-credentials':
-            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}`;
+            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}${withoutLogin(host, mode)}`;
         case 'refused-login':
-            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}\nIf they are correct, the login has no access to this repository. ${permissions(host, mode) || accessTo(mode)}`;
+            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}${withoutLogin(host, mode)}\nIf they are correct, the login has no access to this repository. ${permissions(host, mode) || accessTo(mode)}`;
+        case 'refused-fallback':
+            return `${permissions(host, mode)}
+If you set \`token\`, check that it is valid and may access packages. To log in with other credentials, add before this step:
+${loginStep(host)}`;
         case 'tag-exists':
             return mode === 'merge' ? REMOVE_TAG : OTHER_TAG;
         case 'unsupported-type':
@@ -54484,6 +54491,12 @@ function adviseType(mediaType = '') {
 }
 function unexpectedResponse(host) {
     return `Run this job again. If that does not help, check whether a proxy in front of ${host} changes or replaces its responses.`;
+}
+function withoutLogin(host, mode) {
+    if (host !== 'ghcr.io')
+        return '';
+    const except = mode === 'build' ? ', except with `push-with: docker`' : '';
+    return `\nOr remove the login step: on github.com, this step then uses the token of the job${except}.`;
 }
 function permissions(host, mode) {
     if (host !== 'ghcr.io')
@@ -56190,6 +56203,7 @@ function isSystem(text) {
 
 
 
+
 function inputOf(env, name) {
     return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
 }
@@ -56240,6 +56254,12 @@ function unique(texts) {
 }
 function uniqueBy(items, key) {
     return [...new Map(items.map((item) => [key(item), item])).values()];
+}
+function readSystems(env) {
+    const systems = unique(splitList(inputOf(env, 'systems')));
+    for (const system of systems)
+        valid('systems', () => platformOf(system));
+    return systems;
 }
 function readCommonInputs(env) {
     const names = linesOf(inputOf(env, 'image'));
@@ -56330,10 +56350,9 @@ const PARTIAL_INPUTS = {
     tags: { modes: ['merge'], refused: { build: TAGS, verify: IN_IMAGE } },
     annotations: { modes: ['merge'] },
     systems: {
-        modes: ['merge'],
+        modes: ['plan', 'merge'],
         refused: {
             build: 'build builds the image of one `system`.',
-            plan: IN_FLAKE,
             verify: 'verify verifies the image of one `system`.',
         },
     },
@@ -56737,14 +56756,10 @@ function toRecord(annotations) {
 
 
 
-
 function readMergeInputs(env) {
     const common = readCommonInputs(env);
     const metadata = readMetadata(env);
     const annotations = linesOf(inputOf(env, 'annotations'));
-    const systems = unique(splitList(inputOf(env, 'systems')));
-    for (const system of systems)
-        valid('systems', () => platformOf(system));
     const variant = readVariant(env);
     const { tags, notices } = readTagsInput(env, common.images, metadata, variant);
     return {
@@ -56754,7 +56769,7 @@ function readMergeInputs(env) {
         notices: common.push ? [...common.notices, ...notices] : common.notices,
         tags,
         annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) => valid('annotations', () => parseAnnotation(text))),
-        systems,
+        systems: readSystems(env),
         digests: readDigests(env, common.push),
         artifactPattern: inputOf(env, 'artifact-pattern'),
         allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
@@ -56799,6 +56814,7 @@ function readPlanInputs(env) {
     return {
         ...common,
         mode: 'plan',
+        systems: readSystems(env),
         flake: readFlake(env),
         attribute: readAttribute(env),
         nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
@@ -56893,6 +56909,18 @@ function readInputsOf(env, mode) {
         case 'verify':
             return readVerifyInputs(env);
     }
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/token.js
+
+function readTokenLogin(env, inputs) {
+    const { GITHUB_ACTOR: username = '', GITHUB_SERVER_URL: server } = env;
+    const password = inputOf(env, 'token');
+    const onGitHub = server === 'https://github.com' && !env.GITEA_ACTIONS && !env.FORGEJO_ACTIONS;
+    const usedByDocker = inputs.mode === 'build' && inputs.pushWith === 'docker';
+    if (!onGitHub || usedByDocker || username === '' || password === '')
+        return undefined;
+    return { host: 'ghcr.io', username, password };
 }
 
 ;// CONCATENATED MODULE: ./lib/promises.js
@@ -58913,7 +58941,7 @@ async function readPackages(call) {
   }`, WITHOUT_BUILDS);
     const found = readJson(ALL, all.stdout);
     if (!found.ok)
-        return readSystems(call);
+        return packages_readSystems(call);
     return found.value.systems.map((system) => {
         const names = found.value.names[system];
         return names === undefined ? { kind: 'unsupported', system } : { kind: 'evaluated', system, names };
@@ -58930,7 +58958,7 @@ function formatPackages(packages, attribute) {
 const NAMES = array(string());
 const ALL = object({ systems: NAMES, names: record(string(), NAMES) });
 const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false'];
-async function readSystems(call) {
+async function packages_readSystems(call) {
     const listed = await evaluate(call, '', 'builtins.attrNames');
     const systems = readJson(NAMES, listed.stdout);
     if (!systems.ok)
@@ -62022,7 +62050,152 @@ function splitChallenges(header) {
     return challenges;
 }
 
+;// CONCATENATED MODULE: ./lib/registry/credentials.js
+
+
+
+
+
+
+function credentialsFrom(files, onSecret) {
+    return async (repository) => {
+        const { host } = repository;
+        for (const file of [files.docker, ...files.podman]) {
+            const config = await readCredentialFile(file, host);
+            const credential = (await fromHelper(helperFor(host, config.credHelpers ?? {}), file, host)) ??
+                (await fromHelper(config.credsStore, file, host)) ??
+                fromAuths(config.auths ?? {}, repository, onSecret);
+            if (credential === undefined)
+                continue;
+            onSecret(credential.kind === 'password' ? credential.password : credential.token);
+            return credential;
+        }
+        return undefined;
+    };
+}
+function withFallback(source, login) {
+    if (login === undefined)
+        return source;
+    const { host, username, password } = login;
+    const credential = { kind: 'password', username, password, fallback: true };
+    return async (repository) => (await source(repository)) ?? (repository.host === host ? credential : undefined);
+}
+function isFallback(credential) {
+    return credential?.kind === 'password' && credential.fallback === true;
+}
+const AUTH_ENTRY = object({
+    auth: nullish(string()),
+    identitytoken: nullish(string()),
+    username: nullish(string()),
+    password: nullish(string()),
+});
+const CREDENTIAL_FILE = object({
+    auths: nullish(record(string(), nullish(AUTH_ENTRY))),
+    credHelpers: nullish(record(string(), string())),
+    credsStore: nullish(string()),
+});
+const HELPER_ANSWER = object({ Username: string(), Secret: string() });
+function registryKeys(host) {
+    return host === 'docker.io' ? [HUB_KEY, host, 'index.docker.io', 'registry-1.docker.io'] : [host];
+}
+const HUB_KEY = 'https://index.docker.io/v1/';
+function helperFor(host, helpers) {
+    const key = registryKeys(host).find((one) => Object.hasOwn(helpers, one));
+    return key === undefined ? undefined : helpers[key];
+}
+async function readCredentialFile(file, host) {
+    const text = await (0,promises_.readFile)(file, 'utf8').catch((error) => {
+        if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
+            return '{}';
+        throw unreadableCredentials(file, host, error.message);
+    });
+    const result = readJson(CREDENTIAL_FILE, text.trim() === '' ? '{}' : text);
+    if (result.ok)
+        return result.value;
+    const { place } = result;
+    throw unreadableCredentials(file, host, place === undefined ? 'it is not a JSON object' : `"${place}" has an unexpected type`);
+}
+function unreadableCredentials(file, host, why) {
+    return new RegistryError({
+        host,
+        problem: 'other',
+        message: `Can't read the credentials for ${host} from ${file}`,
+        detail: why,
+        hint: `Fix or remove the file, then log in to ${host} again.`,
+    });
+}
+function fromAuths(auths, repository, onSecret) {
+    const entry = findEntry(auths, repository);
+    if (!entry)
+        return undefined;
+    if (entry.identitytoken)
+        return { kind: 'identity-token', token: entry.identitytoken };
+    if (entry.username && entry.password) {
+        return { kind: 'password', username: entry.username, password: entry.password };
+    }
+    if (!entry.auth)
+        return undefined;
+    onSecret(entry.auth);
+    const decoded = Buffer.from(entry.auth, 'base64').toString('utf8').replace(/\0+$/, '');
+    const colon = decoded.indexOf(':');
+    if (colon < 1)
+        return undefined;
+    return { kind: 'password', username: decoded.slice(0, colon), password: decoded.slice(colon + 1) };
+}
+function findEntry(auths, { host, path }) {
+    const parts = path.split('/');
+    const namespaces = parts.map((_, index) => `${host}/${parts.slice(0, parts.length - index).join('/')}`);
+    const keys = registryKeys(host);
+    const exact = [...namespaces, ...keys].find((key) => Object.hasOwn(auths, key));
+    if (exact !== undefined)
+        return auths[exact];
+    return Object.entries(auths).find(([key]) => keys.includes(hostOfUrl(key) ?? ''))?.[1];
+}
+function hostOfUrl(key) {
+    return /^(?:https?:\/\/)?([^/]+)\/?(?:v[12]\/?)?$/.exec(key)?.[1];
+}
+async function fromHelper(name, file, host) {
+    if (!name)
+        return undefined;
+    const program = `docker-credential-${name}`;
+    if (!/^[A-Za-z0-9._-]{1,100}$/.test(name))
+        throw helperFailed(program, file, host, 'this is not a program name');
+    const result = await runCommand(program, ['get'], {
+        trust: 'everything',
+        input: registryKeys(host)[0] ?? host,
+        timeoutMs: 60_000,
+    });
+    if (result === undefined)
+        throw helperFailed(program, file, host, 'the program is not on the PATH');
+    const { exitCode, stdout, log } = result;
+    if (exitCode === 0)
+        return readHelperAnswer(stdout, program, file, host);
+    if (/credentials not found/i.test(`${stdout}${log}`))
+        return undefined;
+    throw helperFailed(program, file, host, (0,lib_text/* sanitize */.aj)(log.trim()) || `it exited with status ${exitCode}`);
+}
+function readHelperAnswer(stdout, program, file, host) {
+    const answer = readJson(HELPER_ANSWER, stdout);
+    if (!answer.ok)
+        throw helperFailed(program, file, host, 'its output is not the JSON of a credential helper');
+    const { Username: username, Secret: secret } = answer.value;
+    if (secret === '')
+        return undefined;
+    if (username === '<token>')
+        return { kind: 'identity-token', token: secret };
+    return { kind: 'password', username, password: secret };
+}
+function helperFailed(program, file, host, why) {
+    return new RegistryError({
+        host,
+        problem: 'other',
+        message: `The credential helper ${program}, which is set in ${file} for ${host}, failed`,
+        detail: why,
+    });
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/token.js
+
 
 
 
@@ -62055,7 +62228,8 @@ async function fetchTokenOnce(call) {
 }
 function realmOf({ challenge, registry, credential, repository }) {
     const { realm } = challenge;
-    const problem = realmProblem(realm, registry, credential !== undefined);
+    const problem = realmProblem(realm, registry, credential !== undefined) ??
+        (isFallback(credential) ? foreignRealmProblem(realm, registry) : undefined);
     if (problem === undefined)
         return new URL(realm);
     throw new RegistryError({
@@ -62064,6 +62238,11 @@ function realmOf({ challenge, registry, credential, repository }) {
         message: `Can't get a token from ${formatRealm(realm)}, the realm that ${repository.host} specifies: ${problem}`,
         hint: `Ask the operator of ${repository.host} to correct the \`realm\` in its WWW-Authenticate header.`,
     });
+}
+function foreignRealmProblem(realm, registry) {
+    if (new URL(realm).origin === registry.origin)
+        return undefined;
+    return `no login for ${registry.host} is configured, and \`token\` is sent only to ${registry.host} itself`;
 }
 function formatRealm(text) {
     if (!URL.canParse(text))
@@ -62142,6 +62321,8 @@ function loginRefusal({ repository, credential, accepted }, status) {
     if (credential === undefined)
         return ['no-credentials', `authentication required, but no credentials were found for ${host}`];
     const login = credential.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token';
+    if (isFallback(credential) && !accepted)
+        return ['refused-fallback', `${host} refused \`token\`, which is used because no login for ${host} is configured`];
     if (accepted)
         return ['denied', `${host} denied access to ${login}`];
     const refused = `${host} did not accept the credentials of ${login}`;
@@ -62162,6 +62343,8 @@ function encodeBasic(credential, onSecret = () => undefined) {
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/authorization.js
+
+
 
 
 
@@ -62188,6 +62371,11 @@ function createAuthorization({ http, credentials, onSecret }) {
             return token;
         };
         const credential = await loginOf(repository);
+        if (access === 'pull' && isFallback(credential)) {
+            const anonymous = await fetchWith(undefined).catch(ignoreMissingLogin);
+            if (anonymous !== undefined)
+                return anonymous;
+        }
         try {
             return await fetchWith(credential);
         }
@@ -62264,6 +62452,10 @@ function createAuthorization({ http, credentials, onSecret }) {
             return acceptedLogins.has(loginKey(repository.host, login)) ? 'accepted' : 'unknown';
         },
     };
+}
+function ignoreMissingLogin(error) {
+    if (!(error instanceof RegistryError) || error.problem !== 'no-credentials')
+        throw error;
 }
 function tokenKey({ repository, access, from }) {
     return `${access} ${formatRepository(repository)} ${from?.path ?? ''}`;
@@ -64703,6 +64895,8 @@ var temp_folder = __nccwpck_require__(61622);
 
 
 
+
+
 async function testImage({ script, image, system, storePath }, tempFolder, log) {
     if (script === '')
         return;
@@ -64720,9 +64914,16 @@ async function testImage({ script, image, system, storePath }, tempFolder, log) 
         throw new errors/* ImageError */.C8({
             message: `The test of ${image} for ${system} failed with exit code ${result.exitCode}`,
             detail: (0,lib_text/* lastLines */.w$)(result.log, LINES_IN_ERROR) || 'it wrote nothing',
-            hint: 'The image is not handed over to merge, and no tag has moved. Fix the image, or the script in `test`. To see each command of the script, begin it with `set -x`.',
+            hint: hintFor(image, result.log),
         });
     log.info(`The test of ${image} passed in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+}
+function hintFor(image, log) {
+    const { host } = parseReference(image).repository;
+    const login = /unauthorized|(?<!permission )denied|authentication required/i.test(log)
+        ? ` If the script can't pull the image, log in before this step:\n${loginStep(host)}`
+        : '';
+    return `The image is not handed over to merge, and no tag has moved. Fix the image, or the script in \`test\`. To see each command of the script, begin it with \`set -x\`.${login}`;
 }
 const RUN_FILE = 'exec > >(exec cat >&2) 2>&1; exec bash --noprofile --norc -eo pipefail "$1"';
 const LINES_IN_ERROR = 30;
@@ -71093,6 +71294,28 @@ function chooseSystems(images, call) {
     });
     return { planned, warnings, notes };
 }
+function assertOffered(wanted, offered, { flake }) {
+    const missing = wanted.filter((system) => !offered.includes(system));
+    if (missing.length > 0)
+        throw new errors/* NixError */.Yq({
+            message: `The flake ${flake} has no packages for ${missing.join(', ')}, which \`systems\` lists`,
+            detail: `it has packages for ${offered.join(', ') || 'no system'}`,
+            hint: CHANGE_SYSTEMS,
+        });
+}
+function assertPlanned(wanted, planned, images, { flake, attribute }) {
+    const missing = wanted.filter((system) => !planned.some((one) => one.system === system));
+    if (missing.length > 0)
+        throw new errors/* NixError */.Yq({
+            message: `The flake ${flake} has no packages.<system>.${attribute} for ${missing.join(', ')}, which \`systems\` lists`,
+            detail: images
+                .filter(({ system }) => missing.includes(system))
+                .map((image) => formatImage(image, attribute))
+                .join('\n'),
+            hint: CHANGE_SYSTEMS,
+        });
+}
+const CHANGE_SYSTEMS = 'Remove these systems from `systems`, or add the image for them to the flake.';
 function noImage(images, { flake, attribute, runnerSystem }) {
     const failed = images.filter((image) => image.kind === 'failed');
     const [first] = failed;
@@ -71191,7 +71414,9 @@ async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
     const { flake, attribute, nixArgs } = inputs;
     const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`;
     const call = { flake, attribute, nixArgs, runnerSystem, missing };
-    const systems = await listSystems(call, log);
+    const offered = await listSystems(call, log);
+    const systems = inputs.systems.length === 0 ? offered : inputs.systems;
+    assertOffered(systems, offered, call);
     const shared = shareLookUps(registry);
     const earlier = inputs.push ? await readPreviousImages(shared, inputs.reuseFrom, log) : [];
     const indexes = inputs.rebuild ? [] : ownIndexes(earlier, inputs.images);
@@ -71199,6 +71424,7 @@ async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
     const limit = evaluationsAtOnce(process.availableMemory(), (0,external_node_os_.availableParallelism)());
     const images = await evaluateSystems(call, systems, needsStorePath, limit, log);
     const { planned, warnings, notes } = chooseSystems(images, call);
+    assertPlanned(inputs.systems, planned, images, call);
     for (const note of notes)
         log.info(note);
     for (const warning of warnings)
@@ -71581,141 +71807,8 @@ async function buildConfig(inputs, { runnerSystem, tempFolder }, { log }) {
     });
 }
 
-;// CONCATENATED MODULE: ./lib/registry/credentials.js
-
-
-
-
-
-
-function credentialsFrom(files, onSecret) {
-    return async (repository) => {
-        const { host } = repository;
-        for (const file of [files.docker, ...files.podman]) {
-            const config = await readCredentialFile(file, host);
-            const credential = (await fromHelper(helperFor(host, config.credHelpers ?? {}), file, host)) ??
-                (await fromHelper(config.credsStore, file, host)) ??
-                fromAuths(config.auths ?? {}, repository, onSecret);
-            if (credential === undefined)
-                continue;
-            onSecret(credential.kind === 'password' ? credential.password : credential.token);
-            return credential;
-        }
-        return undefined;
-    };
-}
-const AUTH_ENTRY = object({
-    auth: nullish(string()),
-    identitytoken: nullish(string()),
-    username: nullish(string()),
-    password: nullish(string()),
-});
-const CREDENTIAL_FILE = object({
-    auths: nullish(record(string(), nullish(AUTH_ENTRY))),
-    credHelpers: nullish(record(string(), string())),
-    credsStore: nullish(string()),
-});
-const HELPER_ANSWER = object({ Username: string(), Secret: string() });
-function registryKeys(host) {
-    return host === 'docker.io' ? [HUB_KEY, host, 'index.docker.io', 'registry-1.docker.io'] : [host];
-}
-const HUB_KEY = 'https://index.docker.io/v1/';
-function helperFor(host, helpers) {
-    const key = registryKeys(host).find((one) => Object.hasOwn(helpers, one));
-    return key === undefined ? undefined : helpers[key];
-}
-async function readCredentialFile(file, host) {
-    const text = await (0,promises_.readFile)(file, 'utf8').catch((error) => {
-        if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
-            return '{}';
-        throw unreadableCredentials(file, host, error.message);
-    });
-    const result = readJson(CREDENTIAL_FILE, text.trim() === '' ? '{}' : text);
-    if (result.ok)
-        return result.value;
-    const { place } = result;
-    throw unreadableCredentials(file, host, place === undefined ? 'it is not a JSON object' : `"${place}" has an unexpected type`);
-}
-function unreadableCredentials(file, host, why) {
-    return new RegistryError({
-        host,
-        problem: 'other',
-        message: `Can't read the credentials for ${host} from ${file}`,
-        detail: why,
-        hint: `Fix or remove the file, then log in to ${host} again.`,
-    });
-}
-function fromAuths(auths, repository, onSecret) {
-    const entry = findEntry(auths, repository);
-    if (!entry)
-        return undefined;
-    if (entry.identitytoken)
-        return { kind: 'identity-token', token: entry.identitytoken };
-    if (entry.username && entry.password) {
-        return { kind: 'password', username: entry.username, password: entry.password };
-    }
-    if (!entry.auth)
-        return undefined;
-    onSecret(entry.auth);
-    const decoded = Buffer.from(entry.auth, 'base64').toString('utf8').replace(/\0+$/, '');
-    const colon = decoded.indexOf(':');
-    if (colon < 1)
-        return undefined;
-    return { kind: 'password', username: decoded.slice(0, colon), password: decoded.slice(colon + 1) };
-}
-function findEntry(auths, { host, path }) {
-    const parts = path.split('/');
-    const namespaces = parts.map((_, index) => `${host}/${parts.slice(0, parts.length - index).join('/')}`);
-    const keys = registryKeys(host);
-    const exact = [...namespaces, ...keys].find((key) => Object.hasOwn(auths, key));
-    if (exact !== undefined)
-        return auths[exact];
-    return Object.entries(auths).find(([key]) => keys.includes(hostOfUrl(key) ?? ''))?.[1];
-}
-function hostOfUrl(key) {
-    return /^(?:https?:\/\/)?([^/]+)\/?(?:v[12]\/?)?$/.exec(key)?.[1];
-}
-async function fromHelper(name, file, host) {
-    if (!name)
-        return undefined;
-    const program = `docker-credential-${name}`;
-    if (!/^[A-Za-z0-9._-]{1,100}$/.test(name))
-        throw helperFailed(program, file, host, 'this is not a program name');
-    const result = await runCommand(program, ['get'], {
-        trust: 'everything',
-        input: registryKeys(host)[0] ?? host,
-        timeoutMs: 60_000,
-    });
-    if (result === undefined)
-        throw helperFailed(program, file, host, 'the program is not on the PATH');
-    const { exitCode, stdout, log } = result;
-    if (exitCode === 0)
-        return readHelperAnswer(stdout, program, file, host);
-    if (/credentials not found/i.test(`${stdout}${log}`))
-        return undefined;
-    throw helperFailed(program, file, host, (0,lib_text/* sanitize */.aj)(log.trim()) || `it exited with status ${exitCode}`);
-}
-function readHelperAnswer(stdout, program, file, host) {
-    const answer = readJson(HELPER_ANSWER, stdout);
-    if (!answer.ok)
-        throw helperFailed(program, file, host, 'its output is not the JSON of a credential helper');
-    const { Username: username, Secret: secret } = answer.value;
-    if (secret === '')
-        return undefined;
-    if (username === '<token>')
-        return { kind: 'identity-token', token: secret };
-    return { kind: 'password', username, password: secret };
-}
-function helperFailed(program, file, host, why) {
-    return new RegistryError({
-        host,
-        problem: 'other',
-        message: `The credential helper ${program}, which is set in ${file} for ${host}, failed`,
-        detail: why,
-    });
-}
-
 ;// CONCATENATED MODULE: ./lib/run.js
+
 
 
 
@@ -71744,9 +71837,10 @@ function helperFailed(program, file, host, why) {
 async function run(env) {
     const stopReports = reportSilence(log/* jobLog */.W.info);
     try {
+        const token = inputOf(env, 'token');
+        if (token !== '')
+            log/* jobLog */.W.mask(token);
         const inputs = readInputs(env);
-        if (inputs.mode === 'merge' && inputs.token !== '')
-            log/* jobLog */.W.mask(inputs.token);
         for (const notice of inputs.notices)
             log/* jobLog */.W.notice(notice);
         for (const note of inputs.notes)
@@ -71803,7 +71897,7 @@ const SUMMARY_LIMIT = 256 * 1024;
 async function runMode(inputs, env) {
     const wait = (milliseconds) => (0,cancellation/* waitUnlessCancelled */.Tj)(milliseconds, cancel/* cancellation */.WN.signal);
     const http = createHttp({ log: log/* jobLog */.W, userAgent: 'nix-image-action', env, wait });
-    const tools = { http, registry: openRegistry(http, env), log: log/* jobLog */.W, cancellation: cancel/* cancellation */.WN };
+    const tools = { http, registry: openRegistry(http, inputs, env), log: log/* jobLog */.W, cancellation: cancel/* cancellation */.WN };
     const workflow = readWorkflow(env);
     switch (inputs.mode) {
         case 'plan':
@@ -71816,14 +71910,14 @@ async function runMode(inputs, env) {
             return verify(inputs, workflow, tools);
     }
 }
-function openRegistry(http, env) {
+function openRegistry(http, inputs, env) {
     const onSecret = (secret) => log/* jobLog */.W.mask(secret);
     const runtime = env.XDG_RUNTIME_DIR && (0,external_node_path_.join)(env.XDG_RUNTIME_DIR, 'containers', 'auth.json');
     const files = {
         docker: (0,external_node_path_.join)(env.DOCKER_CONFIG || (0,external_node_path_.join)(env.HOME || (0,external_node_os_.homedir)(), '.docker'), 'config.json'),
         podman: [env.REGISTRY_AUTH_FILE, runtime].flatMap((file) => file || []),
     };
-    const credentials = credentialsFrom(files, onSecret);
+    const credentials = withFallback(credentialsFrom(files, onSecret), readTokenLogin(env, inputs));
     return createRegistry({ http, credentials, onSecret });
 }
 async function explainError(error, env) {

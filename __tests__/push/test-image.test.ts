@@ -54,6 +54,15 @@ describe('a script that tests an image', () => {
   })
 
   test.each([
+    ['Error response from daemon: denied', true],
+    ['docker: Error response from daemon: Head "https://ghcr.io/v2/owner/app/manifests/latest": unauthorized', true],
+    ['bash: /app: Permission denied', false],
+  ])('needs a login of its own to pull a private image: %s', async (line, expected) => {
+    const { hint = '' } = (await run(`echo '${line}'; exit 1`))?.parts ?? {}
+    expect(hint.includes('log in before this step:\n  - uses: docker/login-action@v4')).toBe(expected)
+  })
+
+  test.each([
     ['a command fails', 'false\necho unreached', 1],
     ['a part of a pipe fails', 'exit 7 | true\necho unreached', 7],
     ['a command is missing', 'no-such-command', 127],

@@ -2,7 +2,8 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Http } from '../http/client.ts'
 import { formatRepository, type Repository } from '../oci/reference.ts'
 import type { Challenge } from './challenge.ts'
-import type { Credential, CredentialSource } from './credentials.ts'
+import { type Credential, type CredentialSource, isFallback } from './credentials.ts'
+import { RegistryError } from './registry-error.ts'
 import { type Access, encodeBasic, fetchToken, isLoginRefusal, type Token } from './token.ts'
 
 /** Answers the challenges of registries. Each token is fetched once, however many requests wait for it. */
@@ -83,6 +84,10 @@ export function createAuthorization({ http, credentials, onSecret }: RegistrySet
       return token
     }
     const credential = await loginOf(repository)
+    if (access === 'pull' && isFallback(credential)) {
+      const anonymous = await fetchWith(undefined).catch(ignoreMissingLogin)
+      if (anonymous !== undefined) return anonymous
+    }
     try {
       return await fetchWith(credential)
     } catch (error) {
@@ -154,6 +159,14 @@ export function createAuthorization({ http, credentials, onSecret }: RegistrySet
       return acceptedLogins.has(loginKey(repository.host, login)) ? 'accepted' : 'unknown'
     },
   }
+}
+
+/**
+ * A login that is not configured is used for reading only if that requires one. A job's token may have no access to
+ * packages, with which GHCR refuses to read even public ones.
+ */
+function ignoreMissingLogin(error: unknown): undefined {
+  if (!(error instanceof RegistryError) || error.problem !== 'no-credentials') throw error
 }
 
 interface TokenScope {
