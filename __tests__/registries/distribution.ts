@@ -29,7 +29,9 @@ export async function startDistributionWithTokens(): Promise<RealRegistry> {
   const grants = (repository: string, action: string) => action === 'pull' || repository.startsWith('owner/')
   const tokens = await startTokenServer({ ...login, grants })
   const place = await findPlace()
-  const { realm, service, issuer, certificate } = tokens
+  const { service, issuer, certificate } = tokens
+  // Not an address: cosign sends no login to a loopback address other than the registry's.
+  const realm = tokens.realm.replace('127.0.0.1', 'localhost')
   const rootcertbundle = await place.write('tokens.pem', certificate)
   const close = await serve(place, { auth: { token: { realm, service, issuer, rootcertbundle } } })
   return {
