@@ -15,7 +15,7 @@ const TOKEN = 'ghs_not_to_be_seen'
 const REPOSITORY = 'attested'
 
 /** Publishes an image with provenance and SBOMs, and reads both with the programs that users verify and inspect with. */
-export function describeAttestations(bench: () => Bench): void {
+export function describeAttestations(bench: () => Bench, https: boolean): void {
   describe('of an image with provenance and SBOMs,', () => {
     let services: Services
     let published: Published
@@ -47,19 +47,16 @@ export function describeAttestations(bench: () => Bench): void {
       expect(images.map((listed) => listed.length)).toEqual([1, 1])
     })
 
-    test('buildx shows the SBOM of each platform', async () => {
-      const { image } = bench()
-      const format = ['--format', '{{json .SBOM}}']
-      const output = await runProgram(bench(), 'buildx', [
-        'imagetools',
-        'inspect',
-        ...format,
-        `${image(REPOSITORY)}:latest`,
-      ])
-      const sboms: Readonly<Record<string, { readonly SPDX: { readonly spdxVersion: string } }>> = JSON.parse(output)
-      expect(Object.keys(sboms).sort()).toEqual(['linux/amd64', 'linux/arm64'])
-      for (const { SPDX } of Object.values(sboms)) expect(SPDX.spdxVersion).toBe('SPDX-2.3')
-    })
+    // buildx uses plain http for this machine's addresses, and can be configured otherwise only with a Docker daemon.
+    if (!https)
+      test('buildx shows the SBOM of each platform', async () => {
+        const { image } = bench()
+        const args = ['imagetools', 'inspect', '--format', '{{json .SBOM}}', `${image(REPOSITORY)}:latest`]
+        const output = await runProgram(bench(), 'buildx', args)
+        const sboms: Readonly<Record<string, { readonly SPDX: { readonly spdxVersion: string } }>> = JSON.parse(output)
+        expect(Object.keys(sboms).sort()).toEqual(['linux/amd64', 'linux/arm64'])
+        for (const { SPDX } of Object.values(sboms)) expect(SPDX.spdxVersion).toBe('SPDX-2.3')
+      })
 
     /** Returns the statement that cosign has verified. */
     async function verify(digest: string, identity: string): Promise<Statement> {

@@ -20,6 +20,7 @@ type Inputs = Readonly<Record<string, string>>
 
 export interface RegistryTests {
   readonly withLogin: boolean
+  readonly https?: true
   /** The names of the registry's read-only logins. */
   readonly readers?: readonly string[]
   /** Additional tests of this registry. */
@@ -30,7 +31,7 @@ export interface RegistryTests {
 export function describeRegistry(
   name: string,
   start: () => Promise<RealRegistry>,
-  { withLogin, readers = [], more }: RegistryTests,
+  { withLogin, https, readers = [], more }: RegistryTests,
 ): void {
   describe(name, () => {
     const bench = useBench(start)
@@ -138,7 +139,7 @@ export function describeRegistry(
       expect(await readIndex(other, 'owner/copied', 'latest')).toEqual(index)
     })
 
-    describeAttestations(bench)
+    describeAttestations(bench, https === true)
     if (withLogin) describeLogins(bench)
     if (readers.length > 0) describeReaders(bench, readers)
     more?.(bench)
