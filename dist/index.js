@@ -70398,9 +70398,11 @@ async function findExisting(registry, repository, { manifests, supported }, pred
     }
     return undefined;
 }
-async function attachBundle(registry, subjects, bundle, predicateType) {
+async function uploadBundle(registry, subjects, bundle) {
     const repositories = [...new Map(subjects.map((one) => [formatRepository(one.repository), one.repository])).values()];
     await settleAll([EMPTY_CONFIG, bundle].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))));
+}
+function attachBundle(registry, subjects, bundle, predicateType) {
     return settleAll(subjects.map(async (one) => {
         const { repository, subject, supported } = one;
         const manifest = composeAttestation(subject, bundle, predicateType);
@@ -70717,6 +70719,7 @@ function toLibraryError(error) {
 
 
 
+
 async function attest(request, tools) {
     const { images, index, builds, store } = request;
     const { registry, http, log } = tools;
@@ -70743,7 +70746,9 @@ async function attest(request, tools) {
     });
     const services = request.services ?? servicesFor(claims, server);
     const { bytes, logIndex } = await signStatement(statement, identity, services, request.limits);
-    const storage = await storeWithGitHub(store, bytes, http);
+    const storing = storeWithGitHub(store, bytes, http);
+    await settleAll([storing, uploadBundle(registry, missing, bytes)]);
+    const storage = await storing;
     const attached = await attachBundle(registry, missing, bytes, PROVENANCE_TYPE);
     const logged = logIndex === undefined ? '' : `, with the entry ${logIndex} in the log of ${services.rekor}`;
     log.info(`Attested ${name} and its ${builds.length} images: signed as ${server}/${claims.job_workflow_ref}${logged}`);

@@ -17,11 +17,11 @@ import { findBuildx } from '../__tests__/support/buildx.ts'
 import { startDistribution } from '../__tests__/support/distribution.ts'
 import { type Docker, startDocker } from '../__tests__/support/docker.ts'
 import { prepareRunner } from '../__tests__/support/runner.ts'
-import { compare, figures, type Row, type Run, table } from './bench/figures.ts'
+import { compare, compareTime, figures, type Row, type Run, table } from './bench/figures.ts'
 import { changeOneLayer, collectFiles, writeImage } from './bench/images.ts'
 import { createLayeredFlake, LAYERS, type LayeredFlake, VARIANTS } from './bench/layered.ts'
 import { type Measured, measure, median } from './bench/measure.ts'
-import { type MergeSize, mergeWithAction, mergeWithBuildx } from './bench/merge.ts'
+import { type Attesting, type MergeSize, mergeWithAction, mergeWithBuildx, startAttesting } from './bench/merge.ts'
 import { startProxy } from './bench/proxy.ts'
 import { publishExample } from './bench/unchanged.ts'
 
@@ -74,16 +74,7 @@ async function measureUnchanged(): Promise<Row> {
   progress('unchanged commit')
   const { build, evaluate, close } = await publishExample()
   try {
-    const [own, other] = await interleave(build, evaluate)
-    const [ours, theirs] = [figures(own), figures(other)]
-    return {
-      name: 'unchanged commit, more time',
-      own: ours,
-      other: { tool: 'nix eval', ...theirs },
-      ratio: ours.seconds - theirs.seconds,
-      bound: 1,
-      unit: 's',
-    }
+    return compareTime('unchanged commit, more time', 1, 'nix eval', await interleave(build, evaluate))
   } finally {
     await close()
   }
@@ -94,7 +85,8 @@ async function measureMerges(): Promise<readonly Row[]> {
   const rows: Row[] = []
   const buildx = await findBuildx()
   const registry = await startDistribution()
-  const own = (merged: MergeSize) => () => mergeWithAction(registry, merged)
+  const attesting = await startAttesting()
+  const own = (merged: MergeSize, services?: Attesting) => () => mergeWithAction(registry, merged, services)
   const compareWith = comparison(rows)
   try {
     if (buildx === undefined) progress('buildx is not installed: skipping the comparison of merges')
@@ -104,7 +96,15 @@ async function measureMerges(): Promise<readonly Row[]> {
       await compareWith('merge, the same with 60 layers each', 1, 'buildx imagetools', own(LAYERED), other(LAYERED))
     }
     await compareWith('merge, 8 platforms to 10 tags', 1.5, '2 platforms to 3 tags', own(MANY), own(FEW))
+    const more = 'merge with attest, 2 platforms to 3 tags, more time'
+    if (more.includes(values.only)) {
+      progress(more)
+      add(rows, compareTime(more, 1, 'without attest', await interleave(own(FEW, attesting), own(FEW))))
+    }
+    const many = 'merge with attest, 8 platforms to 10 tags'
+    await compareWith(many, 1.5, '2 platforms to 3 tags', own(MANY, attesting), own(FEW, attesting))
   } finally {
+    await attesting.close()
     await registry.close()
   }
   return rows
