@@ -38,7 +38,7 @@ async function keep({ host }: LabRegistry): Promise<void> {
   say(`To pull the image, or list its platforms, in another terminal:
 
 docker pull ${host}/owner/hello
-skopeo inspect --raw docker://${host}/owner/hello --tls-verify=false
+skopeo inspect --raw --tls-verify=false docker://${host}/owner/hello
 
 Press Ctrl+C to stop the registry.`)
   await new Promise<void>((resolve) => {
