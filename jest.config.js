@@ -1,4 +1,8 @@
+import { availableParallelism } from 'node:os'
+import { fileURLToPath } from 'node:url'
+
 export const shared = {
+  setupFilesAfterEnv: [fileURLToPath(new URL('__tests__/support/compare-buffers.ts', import.meta.url))],
   extensionsToTreatAsEsm: ['.ts'],
   transform: { '^.+\\.ts$': ['@swc/jest', { jsc: { target: 'es2024', parser: { syntax: 'typescript' } } }] },
 }
@@ -6,8 +10,11 @@ export const shared = {
 export default {
   // For slow machines: what hangs ends here, and nothing else does.
   testTimeout: 60_000,
-  // Jest would leave a core free, and most tests wait for other programs.
-  maxWorkers: '100%',
+  // Jest would leave a core free, and many tests wait for other programs.
+  maxWorkers: availableParallelism() + 1,
+  // Replaces a worker that has grown. Jest keeps the modules of past test files, and collecting garbage takes longer and
+  // longer: without this, most of the time went into it.
+  workerIdleMemoryLimit: '400MB',
   projects: [
     {
       ...shared,

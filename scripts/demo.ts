@@ -1,11 +1,17 @@
 // Demonstrates the action on this machine: builds the example flake for two systems, pushes the images to a registry, and
 // merges them into one multi-platform image. Needs only Nix, and leaves no files behind.
+//
+//   npm run demo              prints what the jobs log, their summaries, and the index
+//   npm run demo -- --keep    keeps the registry running, to pull the image from it
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { parseArgs } from 'node:util'
 import { distributionProgram, startDistribution } from '../__tests__/support/distribution.ts'
 import { type Lab, type LabRegistry, startLab } from '../__tests__/support/lab.ts'
 import { startRegistry } from '../__tests__/support/registry.ts'
 import type { ActionRun } from '../__tests__/support/runner.ts'
+
+const { values } = parseArgs({ options: { keep: { type: 'boolean', default: false } } })
 
 const SYSTEMS = ['x86_64-linux', 'aarch64-linux']
 
@@ -17,11 +23,27 @@ async function demonstrate(): Promise<void> {
   try {
     await publish(lab)
     await show(lab)
+    if (values.keep) await keep(lab.registry)
   } finally {
     await lab.close()
   }
   heading('Done')
   say('The registry has been stopped. No files are left behind.')
+  if (!values.keep) say('To keep the registry running and pull the image from it: npm run demo -- --keep')
+}
+
+/** Waits until the user stops the demo. */
+async function keep({ host }: LabRegistry): Promise<void> {
+  heading('The registry keeps running')
+  say(`To pull the image, or list its platforms, in another terminal:
+
+docker pull ${host}/owner/hello
+skopeo inspect --raw --tls-verify=false docker://${host}/owner/hello
+
+Press Ctrl+C to stop the registry.`)
+  await new Promise<void>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(signal, () => resolve())
+  })
 }
 
 /** Starts Docker Distribution if it is installed, and the tests' in-process registry otherwise. */
@@ -59,8 +81,6 @@ async function show(lab: Lab): Promise<void> {
   const accept = 'application/vnd.oci.image.index.v1+json'
   const response = await fetch(`http://${host}/v2/owner/hello/manifests/latest`, { headers: { accept } })
   say(`${response.headers.get('docker-content-digest')}\n${await response.text()}`)
-  heading('To pull the image while the registry runs')
-  say(`docker pull ${host}/owner/hello:latest\nskopeo inspect --tls-verify=false docker://${host}/owner/hello:latest`)
 }
 
 function finished(step: ActionRun): ActionRun {

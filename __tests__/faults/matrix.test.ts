@@ -4,7 +4,7 @@ import { type Judged, runMatrix } from './run.ts'
 
 /** Each day has a different sample. */
 const SEED = process.env.FAULT_SEED || new Date().toISOString().slice(0, 10)
-const CELLS = Number(process.env.FAULT_CELLS || 200)
+const CELLS = Number(process.env.FAULT_CELLS || 100)
 
 test('a run survives any temporary fault of a request, and corrupts nothing if the fault lasts', async () => {
   const judged = await runMatrix({

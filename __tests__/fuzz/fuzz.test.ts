@@ -2,7 +2,7 @@ import { expect, test } from '@jest/globals'
 import { formatFinding, runCampaign } from './campaign.ts'
 import { TARGETS } from './targets.ts'
 
-const { FUZZ_SEED = `${Date.now() % 1_000_000}`, FUZZ_SECONDS = '0.9' } = process.env
+const { FUZZ_SEED = `${Date.now() % 1_000_000}`, FUZZ_SECONDS = '0.4' } = process.env
 const seed = Number(FUZZ_SEED)
 const seconds = Number(FUZZ_SECONDS)
 

@@ -251,10 +251,26 @@ describe('memory is limited, and the error explained, for', () => {
     const compressor = createZstdCompress()
     compressor.pipe(out.createWriteStream())
     const closed = new Promise((resolve) => compressor.once('end', resolve))
-    for (const part of parts) if (!compressor.write(part)) await new Promise((go) => compressor.once('drain', go))
+    for (const part of inChunks(parts))
+      if (!compressor.write(part)) await new Promise((go) => compressor.once('drain', go))
     compressor.end()
     await closed
     return path
+  }
+
+  /** Joins small parts, because each write to a compressor takes a while. */
+  function* inChunks(parts: Iterable<Buffer>): Generator<Buffer> {
+    let chunk: Buffer[] = []
+    let length = 0
+    for (const part of parts) {
+      chunk.push(part)
+      length += part.length
+      if (length < 1_000_000) continue
+      yield Buffer.concat(chunk)
+      chunk = []
+      length = 0
+    }
+    yield Buffer.concat(chunk)
   }
 
   function* tars(count: number, member: (at: number) => TarMember): Generator<Buffer> {

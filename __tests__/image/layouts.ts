@@ -29,7 +29,7 @@ export async function read(files: ReadonlyMap<string, LayoutFile>, form: LayoutF
   return readImage(await findSource(await store(files, form)))
 }
 
-export const big = writeTar([{ name: 'noise', content: noise(2_500_000) }])
+export const big = writeTar([{ name: 'noise', content: noise(200_000) }])
 export const made = makeLayout({ layers: ['lower', big, 'upper'], packings: ['gzip', 'zstd', 'plain'] })
 
 /** Orders the files so that index.json comes before the blobs. */

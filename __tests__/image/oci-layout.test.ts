@@ -5,7 +5,7 @@ import { ImageError } from '../../src/errors.ts'
 import { isSeekable, openImage, readImage } from '../../src/image/open-image.ts'
 import { findSource } from '../../src/image/source.ts'
 import { checkImage } from '../../src/push/check.ts'
-import { readLayerFiles } from '../support/image.ts'
+import { readLayerFiles, writeTar } from '../support/image.ts'
 import { noise } from '../support/layer-content.ts'
 import {
   LAYOUT_FORMS,
@@ -33,6 +33,12 @@ describe('an OCI layout', () => {
   test.each(LAYOUT_FORMS)('as a %s yields each layer with all its bytes', async (form) => {
     const files = new Map(await readLayerFiles(openImage(await findSource(await store(made.files, form)))))
     for (const { name, blob } of made.layers) expect(files.get(name)?.equals(blob)).toBe(true)
+  })
+
+  test.each(['folder', 'tar', 'zstd'] as const)('as a %s may have layers larger than a chunk', async (form) => {
+    const large = makeLayout({ layers: [writeTar([{ name: 'noise', content: noise(2_500_000) }])] })
+    const files = new Map(await readLayerFiles(openImage(await findSource(await store(large.files, form)))))
+    for (const { name, blob } of large.layers) expect(files.get(name)?.equals(blob)).toBe(true)
   })
 
   test('is seekable only as a folder and as a plain tar', async () => {

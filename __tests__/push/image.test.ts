@@ -6,6 +6,7 @@ import { connect, failureOf, password, start } from '../registry/connect.ts'
 import { digestOf } from '../support/digest.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
+import { large, spilling } from './large.ts'
 import {
   big,
   digestAskedFor,
@@ -25,7 +26,6 @@ import {
   REFUSAL,
   STORE_PATH,
   setUpFolder,
-  spilling,
   store,
   uploads,
 } from './pushing.ts'
@@ -35,16 +35,16 @@ setUpFolder()
 describe('a pushed image', () => {
   test.each(FORMS)('from a %s has the config byte for byte, and the layers, that Nix built', async (form) => {
     const { server, client } = await connect()
-    const { manifest, layers } = await push(made, client, { form })
-    await expectWhole(server, 'v1', made)
+    const { manifest, layers } = await push(large, client, { form })
+    await expectWhole(server, 'v1', large)
     const { digest, manifest: read } = await pulled(server, 'v1')
     expect(manifest.digest).toBe(digest)
-    expect(read.config.digest).toBe(made.configDigest)
+    expect(read.config.digest).toBe(large.configDigest)
     expect(read.mediaType).toBe(mediaTypes.ociManifest)
     expect(read.config.mediaType).toBe('application/vnd.oci.image.config.v1+json')
     for (const { mediaType } of read.layers) expect(mediaType).toBe('application/vnd.oci.image.layer.v1.tar+gzip')
     expect(layers.map(({ diffId, digest: blob, size, reused }) => [diffId, blob, size, reused])).toEqual(
-      made.layers.map(({ diffId }, at) => [diffId, read.layers[at]?.digest, read.layers[at]?.size, false]),
+      large.layers.map(({ diffId }, at) => [diffId, read.layers[at]?.digest, read.layers[at]?.size, false]),
     )
   })
 
@@ -61,8 +61,8 @@ describe('a pushed image', () => {
 
   test('in zstd has zstd’s media type and the same layers', async () => {
     const { server, client } = await connect()
-    await push(made, client, { compression: { format: 'zstd', level: 3 } })
-    await expectWhole(server, 'v1', made)
+    await push(large, client, { compression: { format: 'zstd', level: 3 } })
+    await expectWhole(server, 'v1', large)
     const { manifest } = await pulled(server, 'v1')
     for (const { mediaType } of manifest.layers) expect(mediaType).toBe('application/vnd.oci.image.layer.v1.tar+zstd')
   })

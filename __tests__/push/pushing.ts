@@ -167,15 +167,12 @@ export function manifestPuts(requests: readonly SeenRequest[]): readonly (string
     .map(({ reference }) => reference)
 }
 
-export const big = writeTar([{ name: 'usr/share/noise', content: noise(2_500_000) }])
-export const text = writeTar([{ name: 'usr/share/words', content: 'many words, again and again\n'.repeat(60_000) }])
+// Larger than a pipe and the chunks of a stream. `large.ts` has an image whose layers are larger than all blocks.
+export const big = writeTar([{ name: 'usr/share/noise', content: noise(200_000) }])
+export const text = writeTar([{ name: 'usr/share/words', content: 'many words, again and again\n'.repeat(5000) }])
 export const LAYERS = ['lower', big, text, 'upper']
 export const OPTIONS: ArchiveOptions = { layers: LAYERS }
 export const made = makeArchive(OPTIONS)
-/** An archive with a layer that is too large for memory even compressed. */
-export const spilling = makeArchive({
-  layers: ['lower', writeTar([{ name: 'noise', content: noise(18_000_000) }]), 'upper'],
-})
 /** Layers are named by their diff IDs, as in Nix's layered images. */
 export const named: ArchiveOptions = {
   ...OPTIONS,

@@ -1,9 +1,9 @@
 import { join } from 'node:path'
 import { describe, expect, test } from '@jest/globals'
 import { connect, failureOf, open, password } from '../registry/connect.ts'
-import { makeArchive, writeTar } from '../support/image.ts'
-import { noise } from '../support/layer-content.ts'
+import { makeArchive } from '../support/image.ts'
 import type { FaultOf, RegistryOptions } from '../support/registry.ts'
+import { spilling, spillingLayer } from './large.ts'
 import {
   digestAskedFor,
   expectNothingPublished,
@@ -13,7 +13,6 @@ import {
   push,
   REFUSAL,
   setUpFolder,
-  spilling,
   store,
   temp,
   uploads,
@@ -118,10 +117,10 @@ describe('an upload', () => {
   })
 
   test('of a layer in a temporary file is retried as well', async () => {
-    const large = makeArchive({ layers: [writeTar([{ name: 'noise', content: noise(20_000_000) }])] })
     const { server, client } = await connect({ fault: once({ kind: 'status', status: 503 }) })
-    await push(large, client)
-    await expectWhole(server, 'v1', large)
+    const alone = makeArchive({ layers: [spillingLayer] })
+    await push(alone, client)
+    await expectWhole(server, 'v1', alone)
   })
 
   test.each(FORMS)('that is denied fails with the registry’s message, and sets no tag: %s', async (form) => {
@@ -135,11 +134,10 @@ describe('an upload', () => {
   })
 
   test('of a layer too large for memory that is denied leaves no files behind', async () => {
-    const large = makeArchive({ layers: [writeTar([{ name: 'noise', content: noise(20_000_000) }]), 'more'] })
     const fault: FaultOf = ({ method, route }) =>
       method === 'PUT' && route === 'upload' ? { kind: 'status', status: 403, body: REFUSAL } : undefined
     const { server, client } = await connect({ fault }, password)
-    await failureOf(push(large, client))
+    await failureOf(push(makeArchive({ layers: [spillingLayer, 'more'] }), client))
     expectNothingPublished(server)
   })
 

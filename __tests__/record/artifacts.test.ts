@@ -27,6 +27,12 @@ const other = { ...record, digest: `sha256:${'2'.repeat(64)}` } as const
 const name = artifactName(record)
 const second = artifactName(record, 2)
 
+// The client leaves timers behind, for which the test process would wait.
+const { setInterval, setTimeout } = globalThis
+globalThis.setInterval = ((...args: Parameters<typeof setInterval>) =>
+  setInterval(...args).unref()) as typeof setInterval
+globalThis.setTimeout = ((...args: Parameters<typeof setTimeout>) => setTimeout(...args).unref()) as typeof setTimeout
+
 const environment = { ...process.env }
 let folder: string
 let context: ArtifactSettings
