@@ -1,6 +1,6 @@
 // Writes the tables of inputs and outputs in README.md from action.yml.
 //
-//   node scripts/tables.mjs            writes the tables between their markers
+//   node scripts/tables.mjs            writes each table behind its marker
 //   node scripts/tables.mjs --check    fails if they are out of date
 //
 // A description in action.yml begins with the modes that it applies to, such as "build, plan: ", unless it applies to all.
@@ -34,10 +34,10 @@ if (!process.argv.includes('--check')) {
  * @returns {string}
  */
 function withTable(text, name, table) {
-  const [begin, end] = [`<!-- ${name}: written by node scripts/tables.mjs -->\n`, `<!-- end of ${name} -->`]
-  const [from, to] = [text.indexOf(begin), text.indexOf(end)]
-  if (from < 0 || to < from) throw new Error(`README.md has no place for the table of ${name}`)
-  return `${text.slice(0, from)}${begin}${table}${text.slice(to)}`
+  const [before, after] = text.split(`<!-- ${name}: written by node scripts/tables.mjs -->\n`)
+  if (after === undefined) throw new Error(`README.md has no place for the table of ${name}`)
+  // The table ends at the first line that is not one of its rows.
+  return `${before}<!-- ${name}: written by node scripts/tables.mjs -->\n${table}${after.replace(/^(\|.*\n)*/, '')}`
 }
 
 /**
