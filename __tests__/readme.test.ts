@@ -5,9 +5,8 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, test } from '@jest/globals'
 import { parse } from 'yaml'
-import { readInputs } from '../src/inputs/inputs.ts'
 
-// The code in the documents is the code of the examples, the examples use inputs that exist, and links have targets.
+// The code in the documents is the code of the examples, tables agree with action.yml, and links have targets.
 
 const checkout = fileURLToPath(new URL('..', import.meta.url))
 const read = (path: string) => readFileSync(join(checkout, path), 'utf8')
@@ -62,64 +61,6 @@ test('documents count the lines of examples correctly', () => {
   for (const [, count, path = ''] of counts) {
     expect([path, Number(count)]).toEqual([path, withoutHeading(read(path)).trimEnd().split('\n').length])
   }
-})
-
-interface Step {
-  readonly uses?: string
-  readonly with?: Readonly<Record<string, string>>
-}
-
-interface Job {
-  readonly steps?: readonly Step[]
-  readonly concurrency?: Readonly<Record<string, string>>
-}
-
-/** Reads every scalar as text, as the runner does. */
-function readJobs(path: string): readonly Job[] {
-  return Object.values<Job>(parse(read(path), { schema: 'failsafe' }).jobs)
-}
-
-describe('the examples use inputs that the action accepts', () => {
-  const { inputs } = parse(read('action.yml'), { schema: 'failsafe' })
-  const steps = workflows.flatMap((path) =>
-    readJobs(path)
-      .flatMap((job) => job.steps ?? [])
-      .filter(({ uses = '' }) => uses.startsWith('nix-image-action/'))
-      .map((step) => [path, step.with?.mode, step.with] as const),
-  )
-  test.each(steps)('in %s, mode: %s', (_path, mode, given = {}) => {
-    expect(Object.keys(given).filter((name) => !(name in inputs))).toEqual([])
-    const defaults = Object.entries<{ default?: string }>(inputs).map(([name, input]) => [name, input.default ?? ''])
-    const values = Object.entries({ ...Object.fromEntries(defaults), ...given })
-    const env = values.map(([name, value]) => [`INPUT_${name.toUpperCase()}`, evaluated(name, value)])
-    const read = readInputs({ ...RUNNER, ...Object.fromEntries(env) })
-    expect(read).toMatchObject({ mode, notices: [] })
-  })
-})
-
-const RUNNER = { RUNNER_OS: 'Linux', RUNNER_ARCH: 'X64', GITHUB_REPOSITORY: 'owner/app' }
-
-/** Replaces expressions with values of the kind that GitHub gives them. */
-function evaluated(name: string, text: string): string {
-  if (name.startsWith('job-')) return ''
-  if (name === 'digests') return text.replaceAll(/\$\{\{.*?\}\}/g, `sha256:${'0'.repeat(64)}`)
-  if (text === '${{ env.IMAGES }}') return 'owner/app\nquay.io/owner/app'
-  return text.replaceAll('${{ matrix.system }}', 'x86_64-linux').replaceAll(/\$\{\{.*?\}\}/g, 'value')
-}
-
-describe('a merge job waits for those of other branches and tags', () => {
-  const merging = workflows.flatMap((path) =>
-    readJobs(path)
-      .filter(({ steps = [] }) => steps.some((step) => step.with?.mode === 'merge'))
-      .map((job) => [path, job] as const),
-  )
-  test.each(merging)('in %s', (path, { concurrency: { group, queue } = {} }) => {
-    expect(group).toBe('image-merge')
-    // GitHub Enterprise Server and Gitea do not support `queue`. With a single branch, only the latest merge matters.
-    if (/without-artifacts|gitea/.test(path)) expect(parse(read(path)).on).toEqual({ push: { branches: ['main'] } })
-    // Otherwise, GitHub cancels a waiting merge when another one starts to wait.
-    else expect(queue).toBe('max')
-  })
 })
 
 test('action.yml has expressions only in defaults, where the runner evaluates them', () => {
@@ -190,7 +131,10 @@ const linked = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', '
 
 test.each(linked)('the links of %s have targets', (document) => {
   const text = read(document)
-  const links = [...text.matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g), ...text.matchAll(/src(?:set)?="([^"]+)"/g)]
+  const links = [
+    ...text.matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g),
+    ...text.matchAll(/src(?:set)?="([^"]+)"/g),
+  ]
   for (const [link, path = '', anchor] of links) {
     const target = path === '' ? document : join(dirname(document), path)
     if (!existsSync(join(checkout, target))) throw new Error(`${document} has ${link}, which does not exist`)
