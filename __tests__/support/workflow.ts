@@ -116,7 +116,7 @@ function isWanted(job: Job, run: WorkflowRun): boolean {
   return job.if === undefined || holds(job.if, (text) => evaluate(text, lookupIn(run, none, '', new Map())))
 }
 
-/** What a job gets from outside. */
+/** The results of earlier jobs, and the environment of the workflow. */
 interface JobContext {
   readonly needs: Needs
   /** The environment of the workflow. */
