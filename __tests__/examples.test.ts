@@ -119,18 +119,22 @@ test('pull-request.yml gives its jobs only permissions to read', () => {
 })
 
 describe('a merge job waits for those of other branches and tags', () => {
-  const merging = workflows.flatMap(({ name, text, jobs }) =>
-    jobs
-      .filter(({ steps = [] }) => steps.some((step) => step.with?.mode === 'merge'))
-      .map((job) => [name, text, job] as const),
-  )
   // The quick start is as short as possible, and runs on every server. Merges at the same time are safe, too.
-  test.each(merging.filter(([name]) => name !== 'simple.yml'))('in %s', (name, text, { concurrency: { group, queue } = {} }) => {
+  const merging = workflows
+    .filter(({ name }) => name !== 'simple.yml')
+    .flatMap(({ name, text, jobs }) =>
+      jobs
+        .filter(({ steps = [] }) => steps.some((step) => step.with?.mode === 'merge'))
+        .map((job) => [name, text, job] as const),
+    )
+  test.each(merging)('in %s', (name, text, { concurrency: { group, queue } = {} }) => {
     expect(group).toBe('image-merge')
     // GitHub Enterprise Server and Gitea do not support `queue`. With a single branch, only the latest merge matters.
     if (['without-artifacts.yml', 'gitea.yml'].includes(name)) {
       expect(parse(text).on).toEqual({ push: { branches: ['main'] } })
+    } else {
       // Otherwise, GitHub cancels a waiting merge when another one starts to wait.
-    } else expect(queue).toBe('max')
+      expect(queue).toBe('max')
+    }
   })
 })
