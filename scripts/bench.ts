@@ -167,6 +167,11 @@ async function measureLayered(): Promise<readonly Row[]> {
       fresh((host) => streamToSkopeo(host, script)),
     )
     add(rows, compare('layered, streamed, cold', 0.6, 'script into skopeo', streamed))
+    const described = await interleave(
+      fresh((host) => attribute('stream-image', host)),
+      fresh((host) => attribute('stream-image', host, { sbom: 'false' })),
+    )
+    add(rows, compare('layered, SBOM, cold', 1.05, 'the same without an SBOM', described))
 
     await withRegistry((host) => attribute('image', host))
     const full = async (name: string, host: string, more = {}) => {
@@ -184,7 +189,7 @@ async function measureLayered(): Promise<readonly Row[]> {
 
     const { host } = registry
     const reused = { 'reuse-from': `${host}/bench/own:latest`, tag: '' }
-    await attribute('image', host, { tag: 'latest' })
+    await publishLayered(flake, host, {})
     for (let at = 0; at < runs; at++) await recordNix(flake, `changed-${at}`)
     const changed = await interleave(
       numbered((at) => attribute(`changed-${at}`, host, reused)),
@@ -209,7 +214,7 @@ async function measureLayered(): Promise<readonly Row[]> {
     try {
       const image = `${host}/bench/large`
       await large.build('conf')
-      await pushLayered(large, host, { attribute: 'image', tag: 'latest', image })
+      await publishLayered(large, host, { image })
       for (let at = 0; at < runs; at++) {
         await recordNix(large, `small-${at}`)
         await recordNix(flake, `small-${at}`)
@@ -251,12 +256,22 @@ async function recordNix(flake: LayeredFlake, attribute: string): Promise<void> 
   await withRegistry((host) => pushLayered(flake, host, { attribute, 'reuse-from': '' }, 'false'))
 }
 
+/** Builds and merges an image. Only an index lists SBOMs. */
+async function publishLayered(
+  flake: LayeredFlake,
+  host: string,
+  inputs: Readonly<Record<string, string>>,
+): Promise<void> {
+  const { record } = await pushLayered(flake, host, { attribute: 'image', ...inputs })
+  await pushLayered(flake, host, { mode: 'merge', tags: 'latest', digests: record, ...inputs })
+}
+
 async function pushLayered(
   flake: LayeredFlake,
   host: string,
   inputs: Readonly<Record<string, string>>,
   pushed = 'true',
-): Promise<Run> {
+): Promise<Run & { readonly record: string }> {
   const runner = await prepareRunner({
     cwd: flake.folder,
     inputs: {
@@ -273,7 +288,8 @@ async function pushLayered(
   try {
     const inFolder = [`--chdir=${runner.cwd}`, process.execPath, runner.main]
     const measured = await measure('env', inFolder, runner.env)
-    return { ...measured, bytes: Number((await runner.readOutputs())['pushed-bytes'] ?? 0) }
+    const { 'pushed-bytes': bytes = '0', record = '' } = await runner.readOutputs()
+    return { ...measured, bytes: Number(bytes), record }
   } finally {
     await runner.close()
   }

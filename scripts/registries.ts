@@ -17,10 +17,8 @@ const args = process.argv.slice(2)
 const optionsAt = args.findIndex((arg) => arg.startsWith('-'))
 const names = optionsAt < 0 ? args : args.slice(0, optionsAt)
 // The tests of Gitea also need its runner, and all tests need Distribution as a second registry.
-const isNeeded = ({ name }: Program): boolean =>
-  names.length === 0 ||
-  name === 'distribution' ||
-  names.some((part) => basename(part).startsWith(name.split('-')[0] ?? ''))
+const isNeeded = ({ name, tests = name.replace(/-.*/, '') }: Program): boolean =>
+  names.length === 0 || name === 'distribution' || names.some((part) => basename(part).startsWith(tests))
 const missing = allPrograms.filter(
   (program) => isNeeded(program) && !existsSync(join(programFolder(program), program.name)),
 )

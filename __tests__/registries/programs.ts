@@ -5,6 +5,8 @@ import { fileURLToPath } from 'node:url'
 /** A registry, or another program of the tests, that `scripts/registries.ts` builds from its Go module. */
 export interface Program {
   readonly name: string
+  /** The beginning of the names of the test files that need it. Default: its name up to the first hyphen. */
+  readonly tests?: string
   readonly module: string
   readonly version: string
   /** The program's package, relative to the module. */
@@ -31,6 +33,7 @@ const programs = {
     tags: 'sqlite,sqlite_unlock_notify',
     resources: ['options', 'templates', 'public'],
   },
+  act: { name: 'act', tests: 'reusable', module: 'github.com/nektos/act', version: 'v0.2.89', package: '.' },
   'gitea-runner': { name: 'gitea-runner', module: 'gitea.com/gitea/runner', version: 'v1.0.8', package: '.' },
 } as const satisfies Readonly<Record<string, Program>>
 
