@@ -320,14 +320,14 @@ test('a second run reuses everything that the first has pushed, and reports it i
   const second = passed(await build('x86_64-linux', { inputs }))
   expect(first.outputs['reused-layers']).toBe('0')
   expect(Number(first.outputs['pushed-bytes'])).toBeGreaterThan(0)
-  expect(first.log).toMatch(/\n2 layers: 0 reused, 2 pushed \(.* of .*\) in [\d.]+ m?s\n/)
+  expect(first.log).toMatch(/^##\[group\]2 layers: 0 reused, 2 pushed \(.* of .*\) in [\d.]+ m?s$/m)
   expect(second.outputs).toEqual({
     ...first.outputs,
     sbom: expect.stringContaining(basename(first.outputs.sbom ?? '/')),
     'pushed-bytes': '0',
     'reused-layers': '2',
   })
-  expect(second.log).toMatch(/\n2 layers: 2 reused, 0 pushed \(0 B of .*\) in [\d.]+ m?s\n/)
+  expect(second.log).toMatch(/^##\[group\]2 layers: 2 reused, 0 pushed \(0 B of .*\) in [\d.]+ m?s$/m)
   expect(second.summary).toMatch(/, 0 B of .* uploaded, 2 of 2 layers reused\.\n/)
 })
 

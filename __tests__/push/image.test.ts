@@ -294,7 +294,9 @@ test('the log reports the result for each layer, folded below their number', asy
   const [title = '', ...more] = groupOf(client.lines, /^[0-9a-f]{12}: /)
   expect(title).toMatch(/^4 layers: 0 reused, 4 pushed \(.* of .*\) in \d+(\.\d)? m?s$/)
   expect(more).toHaveLength(made.layers.length)
-  const pushedLines = client.lines.filter((line) => /^[0-9a-f]{12}: .* → .*, pushed in [\d.]+ m?s( \(.*\/s\))?$/.test(line))
+  const pushedLines = client.lines.filter((line) =>
+    /^[0-9a-f]{12}: .* → .*, pushed in [\d.]+ m?s( \(.*\/s\))?$/.test(line),
+  )
   expect(pushedLines).toHaveLength(made.layers.length)
   await push(made, client, { published: await publishedAt(client) })
   expect(client.lines.filter((line) => /^[0-9a-f]{12}: .*, reused \(/.test(line))).toHaveLength(made.layers.length)
