@@ -46262,7 +46262,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(64927);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(87227);
 
 
 
@@ -46433,7 +46433,7 @@ const WITHHELD = {
 
 /***/ }),
 
-/***/ 64927:
+/***/ 87227:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -54253,6 +54253,9 @@ const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/;
 function isDigest(text) {
     return DIGEST_PATTERN.test(text);
 }
+function shortDigest(digest) {
+    return digest.slice('sha256:'.length, 'sha256:'.length + 12);
+}
 function digestOf(bytes) {
     return `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex')}`;
 }
@@ -54621,7 +54624,21 @@ function startActivity(message) {
         end: () => void activities.delete(activity),
     };
 }
-const REPORT_INTERVAL = 60_000;
+const REPORT_INTERVAL = 30_000;
+async function withProgress(log, message, work, state) {
+    const started = performance.now();
+    const timer = setInterval(() => {
+        const seconds = Math.round((performance.now() - started) / 1000);
+        log.info(`Still ${message} after ${seconds} s${state === undefined ? '' : `: ${state()}`}`);
+    }, REPORT_INTERVAL);
+    timer.unref();
+    try {
+        return await work();
+    }
+    finally {
+        clearInterval(timer);
+    }
+}
 function reportSilence(info, interval = REPORT_INTERVAL) {
     const reported = new WeakMap();
     const timer = setInterval(() => {
@@ -58246,7 +58263,97 @@ function compressedSize({ own }) {
     return own.blobs.slice(1).reduce((sum, { size }) => sum + size, 0);
 }
 
+;// CONCATENATED MODULE: ./lib/markdown.js
+const BLOCK_WIDTH = 115;
+const CELL_WIDTH = 72;
+const PIECE_WIDTH = 36;
+function code(text) {
+    const plain = plainCode(text);
+    return plain === '' ? '' : `\`${plain}\``;
+}
+function codeCell(text) {
+    const plain = plainCode(text);
+    if (plain.length <= CELL_WIDTH)
+        return code(plain);
+    const pieces = Array.from({ length: Math.ceil(plain.length / PIECE_WIDTH) }, (_, at) => escapeMarkdown(plain.slice(at * PIECE_WIDTH, (at + 1) * PIECE_WIDTH)));
+    return `<code>${pieces.join('<wbr>')}</code>`;
+}
+function plainCode(text) {
+    return text.replaceAll('`', '').replace(/\s+/g, ' ').trim();
+}
+function escapeMarkdown(text) {
+    return (text
+        .replaceAll('&', '&amp;')
+        .replaceAll('<', '&lt;')
+        .replaceAll('>', '&gt;')
+        .replace(/[\\`*_[\]~#|!$]/g, '\\$&')
+        .replace(/:(?=\/\/)/g, '&#58;')
+        .replace(/\b(www)\./gi, '$1&#46;')
+        .replace(/^(\s*\d*)(?=[-+=.)])/gm, '$1\\'));
+}
+function escapeExceptCode(text) {
+    return text
+        .split(/`([^`\n]+)`/)
+        .map((part, at) => (at % 2 === 1 ? code(part) : escapeMarkdown(part)))
+        .join('');
+}
+function codeBlock(text, language = '') {
+    const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([ticks]) => ticks.length));
+    const fence = '`'.repeat(longest + 1);
+    return [`${fence}${language}`, ...text.split('\n').map((line) => line.trimEnd()), fence, ''];
+}
+function breakLines(text) {
+    return text.split('\n').flatMap(breakLine).join('\n');
+}
+function breakLine(line) {
+    const lines = [];
+    let rest = line;
+    while (rest.length > BLOCK_WIDTH) {
+        const space = rest.lastIndexOf(' ', BLOCK_WIDTH);
+        const end = space > BLOCK_WIDTH / 4 ? space : BLOCK_WIDTH;
+        lines.push(rest.slice(0, end));
+        rest = rest.slice(end).trimStart();
+    }
+    return [...lines, rest];
+}
+function formatText(text) {
+    const blocks = [];
+    for (const line of text.split('\n')) {
+        const block = blocks.at(-1);
+        if (block?.[0] !== undefined && isIndented(block[0]) === isIndented(line))
+            block.push(line);
+        else
+            blocks.push([line]);
+    }
+    return blocks.flatMap((block) => {
+        const [first = ''] = block;
+        if (isIndented(first))
+            return codeBlock(block.map((line) => line.replace(/^ {2}/, '')).join('\n'));
+        const shown = block.filter((line) => line.trim() !== '').map((line) => escapeExceptCode(line.trim()));
+        return shown.length === 0 ? [] : [shown.join('<br>'), ''];
+    });
+}
+function isIndented(line) {
+    return line.startsWith('  ');
+}
+function table(header, rows) {
+    if (rows.length === 0)
+        return [];
+    const format = (cells) => `| ${cells.map((cell) => cell.replace(/\\?\|/g, '\\|')).join(' | ')} |`;
+    return [format(header), `|${'---|'.repeat(header.length)}`, ...rows.map(format), ''];
+}
+function foldLines(title, lines) {
+    return [`<details><summary>${title}</summary>`, '', ...lines, '</details>', ''];
+}
+function bulletList(items) {
+    return [...items.map((item) => `- ${item}`), ''];
+}
+function joinLines(...all) {
+    return `${all.join('\n').trimEnd()}\n`;
+}
+
 ;// CONCATENATED MODULE: ./lib/changes/report.js
+
 
 
 
@@ -58271,52 +58378,36 @@ function describeChanges({ against, platforms }) {
     if (platforms.length === 0)
         return [];
     const sized = platforms.some(({ size }) => size !== undefined);
+    const { digest, ...name } = against;
+    const at = digest === undefined || against.tag === undefined ? '' : ` (${code(shortDigest(digest))})`;
     const groups = Map.groupBy(platforms, ({ packages }) => JSON.stringify(packages && rowsOf(packages)));
     return [
-        `## ${TITLE}`,
+        '### What changed',
         '',
-        `Compared with \`${formatReference(against)}\`:`,
+        `Compared with ${code(formatReference(at === '' ? against : name))}${at}:`,
         '',
-        `| platform | ${COUNTED.map((name) => `${name} | `).join('')}${sized ? 'compressed size |' : ''}`.trimEnd(),
-        `|---|${'---|'.repeat(COUNTED.length)}${sized ? '---|' : ''}`,
-        ...platforms.map((one) => describePlatform(one, sized)),
-        '',
+        ...table(['platform', ...COUNTED, ...(sized ? ['compressed size'] : [])], platforms.map((one) => describePlatform(one, sized))),
         ...[...groups.values()].flatMap(describePackages),
     ];
 }
-const TITLE = 'What changed';
 function describePlatform({ platform, packages, size }, sized) {
-    const counts = packages ? countsOf(packages).map(({ count }) => count) : ['not known', '', '', ''];
-    const cells = [formatPlatform(platform), ...counts, ...(sized ? [size ? formatSizes(size) : ''] : [])];
-    return `| ${cells.join(' | ')} |`;
+    const counts = packages ? countsOf(packages).map(({ count }) => String(count)) : ['not known', '', '', ''];
+    return [formatPlatform(platform), ...counts, ...(sized ? [size ? formatSizes(size) : ''] : [])];
 }
 function describePackages(same) {
     const [{ packages } = {}] = same;
     const rows = packages ? rowsOf(packages) : [];
     if (rows.length === 0)
         return [];
-    const table = (some) => [
-        '| change | package |',
-        '|---|---|',
-        ...some.map(({ change, text }) => `| ${change} | \`${text}\` |`),
-        '',
-    ];
+    const tabulateRows = (some) => table(['change', 'package'], some.map(({ change, text }) => [change, codeCell(text)]));
     const folded = rows.slice(ROWS_SHOWN, ROWS_FOLDED);
     const left = rows.length - ROWS_SHOWN - folded.length;
+    const more = [...tabulateRows(folded), ...(left > 0 ? [`Not shown: ${left} more.`, ''] : [])];
     return [
         `**${same.map(({ platform }) => formatPlatform(platform)).join(', ')}**`,
         '',
-        ...table(rows.slice(0, ROWS_SHOWN)),
-        ...(folded.length === 0
-            ? []
-            : [
-                `<details><summary>${rows.length - ROWS_SHOWN} more</summary>`,
-                '',
-                ...table(folded),
-                ...(left > 0 ? [`Not shown: ${left} more.`, ''] : []),
-                '</details>',
-                '',
-            ]),
+        ...tabulateRows(rows.slice(0, ROWS_SHOWN)),
+        ...(folded.length === 0 ? [] : foldLines(`${rows.length - ROWS_SHOWN} more`, more)),
     ];
 }
 const ROWS_SHOWN = 10;
@@ -58770,7 +58861,7 @@ function derivationName({ derivation }) {
     return derivation.replace(/^.*\/[0-9a-z]{32}-/, '').replace(/\.drv$/, '');
 }
 const PROGRESS_INTERVAL = 10_000;
-const REMINDER_INTERVAL = 60_000;
+const REMINDER_INTERVAL = 30_000;
 const NAMED_BUILDS = 3;
 const KEPT_LINES = 200;
 const KEPT_BUILDS = 30;
@@ -58910,6 +59001,18 @@ async function runNix(args, shown, { trust = 'nix', echo = true } = {}) {
     if (result !== undefined)
         return result;
     throw nixMissing();
+}
+const VERSION_TIMEOUT = 10_000;
+async function findNixVersion() {
+    const result = await runCommand('nix', ['--version'], { trust: 'nix', timeoutMs: VERSION_TIMEOUT });
+    return result && formatNixVersion(result.stdout);
+}
+function formatNixVersion(output) {
+    const [line = ''] = output.trim().split('\n');
+    const [, name, version] = /^nix \(([^)]+)\) (\S+)$/.exec((0,lib_text/* sanitizeLine */.g$)(line)) ?? [];
+    if (name === undefined || version === undefined)
+        return 'Nix of an unknown version';
+    return /\d/.test(name) ? `${name} (Nix ${version})` : `${name.replace(/, like Nix$/, '')} ${version}`;
 }
 function nixMissing() {
     return new errors/* NixError */.Yq({
@@ -63703,7 +63806,7 @@ function totalSize(layers) {
     return layers.reduce((sum, { size }) => sum + size, 0);
 }
 const LAYERS_AT_ONCE = 12;
-function startUploads({ source, images, compression, tempFolder }, registry, log) {
+function startUploads({ source, images, compression, tempFolder }, registry, { onLayer, onRead }) {
     const slots = createSemaphore(LAYERS_AT_ONCE);
     const blocks = createBlockSemaphore(compression);
     const store = createBlobStore(tempFolder);
@@ -63717,7 +63820,7 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
         return work;
     }
     async function pack(file, write) {
-        const { compression: compressed, content } = await peekCompression(file.content());
+        const { compression: compressed, content } = await peekCompression(observeLength(file.content(), onRead));
         const format = uploadFormat(compressed);
         const stored = decompressLayer(compressed, content, source, format === undefined ? undefined : write);
         const names = createStorePathSet();
@@ -63746,10 +63849,8 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
                     check?.({ diffId, digest: blob.digest, format });
                     const started = performance.now();
                     const reused = !(await putBlobEverywhere(registry, images, blob));
-                    const seconds = (performance.now() - started) / 1000;
-                    const speed = `${(0,lib_text/* formatBytes */.z3)(blob.size / seconds)}/s`;
-                    const result = reused ? 'already exists' : `pushed in ${seconds.toFixed(1)} s (${speed})`;
-                    log.info(`${shortDigest(diffId)}: ${(0,lib_text/* formatBytes */.z3)(layer.size)} → ${(0,lib_text/* formatBytes */.z3)(blob.size)}, ${result}`);
+                    const result = reused ? 'already exists' : `pushed in ${formatUpload(blob.size, performance.now() - started)}`;
+                    onLayer(`${shortDigest(diffId)}: ${(0,lib_text/* formatBytes */.z3)(layer.size)} → ${(0,lib_text/* formatBytes */.z3)(blob.size)}, ${result}`);
                     return { diffId, digest: blob.digest, format: format ?? compression.format, size: blob.size, reused };
                 }
                 finally {
@@ -63769,13 +63870,13 @@ function startUploads({ source, images, compression, tempFolder }, registry, log
             const mount = async () => {
                 await settleAll(images.map((image) => mountIfMissing(registry, image, blob)));
                 const size = file === undefined ? '' : `${(0,lib_text/* formatBytes */.z3)(file.size)}, `;
-                log.info(`${shortDigest(diffId)}: ${size}reused (${(0,lib_text/* formatBytes */.z3)(blob.size)})`);
+                onLayer(`${shortDigest(diffId)}: ${size}reused (${(0,lib_text/* formatBytes */.z3)(blob.size)})`);
                 return reusedLayer(diffId, blob);
             };
             return { diffId, uploaded: track(mount()) };
         },
         skip(diffId, blob) {
-            log.info(`${shortDigest(diffId)}: ${(0,lib_text/* formatBytes */.z3)(blob.size)}, already exists`);
+            onLayer(`${shortDigest(diffId)}: ${(0,lib_text/* formatBytes */.z3)(blob.size)}, already exists`);
             return { diffId, uploaded: Promise.resolve(reusedLayer(diffId, blob)) };
         },
         settled: () => Promise.allSettled(pending),
@@ -63802,8 +63903,16 @@ async function mountIfMissing(registry, image, blob) {
         message: `${image.host} does not mount ${blob.digest} from ${from?.path} in ${image.path}`,
     });
 }
-function shortDigest(digest) {
-    return digest.slice('sha256:'.length, 'sha256:'.length + 12);
+async function* observeLength(content, onRead) {
+    for await (const chunk of content) {
+        onRead(chunk.length);
+        yield chunk;
+    }
+}
+const MEASURABLE = 1_000_000;
+function formatUpload(size, milliseconds) {
+    const speed = size < MEASURABLE ? '' : ` (${(0,lib_text/* formatBytes */.z3)(size / (milliseconds / 1000))}/s)`;
+    return `${(0,lib_text/* formatDuration */.a3)(milliseconds)}${speed}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/push/image.js
@@ -63820,17 +63929,11 @@ function shortDigest(digest) {
 
 
 
+
 async function pushImage(request, registry, log) {
     const { images, tag, platform: wanted, beforeTag } = request;
-    const started = performance.now();
-    const pushed = await pushOnce(request, registry, log).catch((error) => {
-        if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
-            throw error;
-        log.info(`${(0,lib_text/* sanitizeLine */.g$)(error.message)}; checking all layers again`);
-        return pushOnce({ ...request, published: NOTHING_PUBLISHED }, registry, log);
-    });
+    const pushed = await pushLogged(request, registry, log);
     const { image, layers, info, manifest, contents } = pushed;
-    log.info(`${summarizeLayers(layers)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
     const { os, architecture, variant } = image.config;
     const platform = { os, architecture, ...(variant !== undefined && { variant }) };
     const { digest, mediaType, bytes } = manifest;
@@ -63839,9 +63942,43 @@ async function pushImage(request, registry, log) {
     await putImageTag(registry, images, tag, manifest, wanted);
     for (const repository of images) {
         const name = tag === '' ? formatRepository(repository) : formatReference({ repository, tag });
-        log.info(`${name} is ${manifest.digest}`);
+        log.info(`Pushed ${name}: ${manifest.digest}`);
     }
     return { images: stored, layers, info, contents };
+}
+async function pushLogged(request, registry, log) {
+    const started = performance.now();
+    const lines = [];
+    let read = 0;
+    const report = {
+        onLayer: (line) => void lines.push(line),
+        onRead(bytes) {
+            read += bytes;
+        },
+    };
+    const logLayers = (title) => log.group(title, async () => lines.forEach(log.info));
+    const state = () => `${lines.length === 1 ? '1 layer' : `${lines.length} layers`} done, ${(0,lib_text/* formatBytes */.z3)(read)} read`;
+    const push = async () => {
+        try {
+            return await pushOnce(request, registry, report);
+        }
+        catch (error) {
+            if (!(error instanceof RegistryError) || !/BLOB_UNKNOWN/.test(error.code ?? ''))
+                throw error;
+            log.info(`${(0,lib_text/* sanitizeLine */.g$)(error.message)}; checking all layers again`);
+            return pushOnce({ ...request, published: NOTHING_PUBLISHED }, registry, report);
+        }
+    };
+    try {
+        const pushed = await withProgress(log, 'reading and pushing layers', push, state);
+        await logLayers(`${summarizeLayers(pushed.layers)} in ${(0,lib_text/* formatDuration */.a3)(performance.now() - started)}`);
+        return pushed;
+    }
+    catch (error) {
+        if (lines.length > 0)
+            await logLayers('Layers pushed or reused before the error');
+        throw error;
+    }
 }
 function summarizeLayers(layers) {
     const pushed = layers.filter(({ reused }) => !reused);
@@ -63849,9 +63986,9 @@ function summarizeLayers(layers) {
     const bytes = `${(0,lib_text/* formatBytes */.z3)(totalSize(pushed))} of ${(0,lib_text/* formatBytes */.z3)(totalSize(layers))}`;
     return `${count}: ${layers.length - pushed.length} reused, ${pushed.length} pushed (${bytes})`;
 }
-async function pushOnce(request, registry, log) {
+async function pushOnce(request, registry, report) {
     const { storePath, labels, compression } = request;
-    const uploads = startUploads(request, registry, log);
+    const uploads = startUploads(request, registry, report);
     try {
         const { image, started } = await pushLayers(request, uploads, registry);
         const layers = await Promise.all(image.layerNames.map((name, at) => image_layerOf(image, at, started.get(name), request)));
@@ -65033,11 +65170,13 @@ const RERUN_LATER = 'The registry, or the network between it and the Docker daem
 
 
 
+
 async function pushWithDocker(request, registry, log) {
     const { source, images, check } = request;
     log.info(`Docker loads ${source.path}`);
     const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
-    const { image, size } = await loadIntoDocker(request, sizes);
+    const load = () => loadIntoDocker(request, sizes);
+    const { image, size } = await withProgress(log, 'loading the image into Docker', load);
     check(image);
     if (image.manifest?.alone === false)
         throw new errors/* ImageError */.C8({
@@ -65091,7 +65230,7 @@ const IMMUTABLE_TAG = `The tag may be immutable. Push by digest only, without Do
   push-with: registry
   tag: ""
 Or ${UNIQUE_TAG}`;
-async function pushTo(repository, name, { request: { tag, platform }, image, size }, registry, log) {
+async function pushTo(repository, name, { request: { tag, platform, onWrite }, image, size }, registry, log) {
     const place = { repository, tag };
     const reference = formatReference(place);
     const existing = await registry.getManifest(repository, tag);
@@ -65104,7 +65243,10 @@ async function pushTo(repository, name, { request: { tag, platform }, image, siz
     }
     await tagImage(name, reference);
     const hints = { denied: `Log in before this step:\n${loginStep(repository.host)}`, immutable: IMMUTABLE_TAG };
+    const write = { repository, kind: 'tag', reference: tag };
+    onWrite({ ...write, state: 'started' });
     const digest = await log.groupToolOutput(`Push ${reference}`, () => pushTag({ reference, size, hints, existing: existing?.digest }, log));
+    onWrite({ ...write, state: 'done' });
     const published = await fetchImage(registry, repository, digest, { retryNotFound: true });
     if (published.configDigest !== image.configDigest)
         throw new RegistryError({
@@ -65114,7 +65256,7 @@ async function pushTo(repository, name, { request: { tag, platform }, image, siz
             detail: `its config is ${published.configDigest} instead of ${image.configDigest}`,
             hint: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
         });
-    log.info(`${reference} is ${published.digest}`);
+    log.info(`Pushed ${reference}: ${published.digest}`);
     return published;
 }
 async function findSameImage(repository, digest, { configDigest }, registry) {
@@ -65708,7 +65850,8 @@ async function orUndefined(reading) {
 
 
 
-async function buildImage(call, evaluation, mayDescribe, log) {
+async function buildImage(call, evaluation, mayDescribe, { log, phases }) {
+    phases.enter('fetch and build');
     const short = await logDiskSpace('before', call.folders, log);
     const { warnings, notes } = await checkPrerequisites(call, evaluation);
     for (const warning of warnings)
@@ -65716,7 +65859,10 @@ async function buildImage(call, evaluation, mayDescribe, log) {
     for (const note of notes)
         log.info(note);
     const { name } = call.installable;
-    const complete = () => runLogged(name, call, log, () => (evaluation ? buildDerivation(call, evaluation) : buildInstallable(call)));
+    const complete = () => {
+        phases.enter('fetch and build');
+        return runLogged(name, call, log, () => (evaluation ? buildDerivation(call, evaluation) : buildInstallable(call)));
+    };
     const isDescribed = evaluation !== undefined && (evaluation.conf ?? evaluation.stream) !== undefined;
     const described = mayDescribe && isDescribed ? await buildDescribed(call, evaluation, log) : undefined;
     const storePath = described?.storePath ?? (await complete());
@@ -68948,6 +69094,73 @@ async function handOver(records, retentionDays, tempFolder, log) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/modes/phases.js
+function startPhases(now = () => performance.now()) {
+    let entered = [];
+    return {
+        enter(phase) {
+            entered = [...entered, { phase, at: now() }];
+        },
+        times: () => measurePhases(entered, now()),
+    };
+}
+function measurePhases(entered, end) {
+    const times = new Map();
+    for (const [index, { phase, at }] of entered.entries())
+        times.set(phase, (times.get(phase) ?? 0) + (entered[index + 1]?.at ?? end) - at);
+    return [...times].map(([phase, time]) => ({ phase, time }));
+}
+function totalTime(times) {
+    return times.reduce((sum, { time }) => sum + time, 0);
+}
+
+;// CONCATENATED MODULE: ./lib/modes/build-summary.js
+
+
+
+
+
+
+function summarizeBuild(image) {
+    const { platform, images, reused, times, changes } = image;
+    const [first] = images;
+    const name = first === undefined ? '' : `${code(formatRepository(first))} `;
+    return joinLines(`### ${reused ? 'Unchanged' : 'Built'}: ${name}for ${formatPlatform(platform)}`, '', `${describeResult(image)}.`, '', ...tabulateTimes(times), ...foldLines('Details', bulletList(listDetails(image))), ...(changes === undefined ? [] : describeChanges(changes)));
+}
+function describeResult({ pushed, reused, traffic, times }) {
+    const parts = [
+        `**${(0,lib_text/* formatDuration */.a3)(totalTime(times))}**`,
+        ...(reused === undefined ? [] : ['already published, so nothing was built']),
+        ...(reused === 'relabelled' ? ['its labels were updated'] : []),
+        ...(traffic === undefined ? [] : describeTraffic(traffic)),
+    ];
+    if (pushed.length === 0)
+        return [...parts, 'not pushed: `push` is `false`'].join(', ');
+    return [...parts, ...(traffic === undefined ? ['pushed by Docker'] : [])].join(', ');
+}
+function describeTraffic({ sent, total, layers, reusedLayers }) {
+    return [
+        `${(0,lib_text/* formatBytes */.z3)(sent)} of ${(0,lib_text/* formatBytes */.z3)(total)} uploaded`,
+        `${reusedLayers} of ${layers} ${layers === 1 ? 'layer' : 'layers'} reused`,
+    ];
+}
+function tabulateTimes(times) {
+    if (times.length === 0)
+        return [];
+    return table(times.map(({ phase }) => phase), [times.map(({ time }) => (0,lib_text/* formatDuration */.a3)(time))]);
+}
+function listDetails({ system, storePath, pushed, tag, sbom }) {
+    return [
+        `System: ${code(system)}`,
+        `Store path: ${code(storePath)}`,
+        ...pushed.flatMap(({ repository, digest }) => [
+            `Image: ${code(`${formatRepository(repository)}@${digest}`)}`,
+            ...(tag === '' ? [] : [`Tag: ${code(formatReference({ repository, tag }))}`]),
+        ]),
+        ...(sbom === undefined ? [] : [`SBOM: ${code(sbom.digest)}`]),
+    ];
+}
+
 ;// CONCATENATED MODULE: ./lib/modes/revision.js
 
 
@@ -69031,68 +69244,6 @@ async function readLockFile(folder) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/modes/summaries.js
-
-
-
-
-
-function summarizeBuild(image) {
-    const { system, platform, storePath, pushed, layers, reused, changes } = image;
-    const rows = pushed.map(({ reference, digest }) => `| ${code(reference)} | ${code(digest)} |`);
-    const result = rows.length > 0
-        ? [`| ${reused === 'as-is' ? 'published' : 'pushed'} as | digest |`, '|---|---|', ...rows]
-        : ['Nothing was pushed: `push` is `false`.'];
-    return joinLines(`### ${reused ? 'Unchanged' : 'Built'} for ${system} (${formatPlatform(platform)})`, '', describeOrigin(storePath, reused), '', ...result, '', ...(layers === undefined ? [] : describeLayers(layers)), ...(changes === undefined ? [] : describeChanges(changes)));
-}
-function describeOrigin(storePath, reused) {
-    if (reused === undefined)
-        return `Nix built ${code(storePath)}.`;
-    const labels = reused === 'relabelled' ? ' Its labels were updated.' : '';
-    return `${code(storePath)} is already published, so nothing was built.${labels}`;
-}
-function describeLayers(layers) {
-    const rows = [
-        { name: 'reused', some: layers.filter(({ reused }) => reused) },
-        { name: 'pushed', some: layers.filter(({ reused }) => !reused) },
-    ];
-    return [
-        '| layers | number | compressed |',
-        '|---|---|---|',
-        ...rows.map(({ name, some }) => `| ${name} | ${some.length} | ${(0,lib_text/* formatBytes */.z3)(totalSize(some))} |`),
-    ];
-}
-function summarizeMerge(image) {
-    const { digest, plans, platforms, pushed, changed, changes, attestation } = image;
-    const heading = pushed ? (changed ? '# Published' : '# Unchanged') : '# Checked, not published';
-    return joinLines(heading, '', `Index ${code(digest)}`, '', ...(attestation === undefined ? [] : [describeAttestation(attestation), '']), `| tag | ${pushed ? '' : 'would be '}| from | to | platforms |`, '|---|---|---|---|---|', ...plans.map((plan) => describeTag(plan, digest)), '', '| platform | system | digest |', '|---|---|---|', ...platforms.map((one) => `| ${formatPlatform(one.platform)} | ${one.system} | ${code(one.digest)} |`), '', ...(changes === undefined ? [] : describeChanges(changes)), ...(pushed ? pullCommand(plans) : []));
-}
-function describeAttestation({ digest, url }) {
-    return `Provenance ${code(digest)}${url === undefined ? '' : `, [stored on GitHub](${url})`}`;
-}
-function describeTag({ tag, before, action, gained, lost, now }, digest) {
-    const from = before.stored === undefined ? '' : code(before.stored.digest);
-    const to = action === 'skipped' ? '' : action === 'overtaken' ? now : digest;
-    const platforms = action === 'moved' ? [...gained.map(signed('+')), ...lost.map(signed('−'))].join(', ') : '';
-    return `| ${code(formatReference(tag))} | ${action} | ${from} | ${to ? code(to) : ''} | ${platforms} |`;
-}
-function signed(sign) {
-    return (platform) => `${sign} ${formatPlatform(platform)}`;
-}
-function pullCommand(plans) {
-    const first = plans.find(({ action }) => action !== 'skipped' && action !== 'overtaken');
-    return first === undefined ? [] : ['```sh', `docker pull ${formatReference(first.tag)}`, '```', ''];
-}
-function summarizePlan(builds) {
-    return joinLines('# Planned', '', '| system | runner | image |', '|---|---|---|', ...builds.map(({ system, runner, unchanged }) => `| ${system} | ${code(runner)} | ${unchanged ? 'unchanged' : 'to be built'} |`));
-}
-function code(text) {
-    return `\`${text.replaceAll('`', '')}\``;
-}
-function joinLines(...all) {
-    return `${all.join('\n').trimEnd()}\n`;
-}
-
 ;// CONCATENATED MODULE: ./lib/modes/build.js
 
 
@@ -69123,9 +69274,11 @@ function joinLines(...all) {
 
 
 
+
 async function build(inputs, workflow, tools) {
-    const { registry, log } = tools;
+    const { registry, log, phases, onWrite } = tools;
     const { system, push, nixArgs } = inputs;
+    phases.enter('check access');
     const { runnerSystem, tempFolder } = workflow;
     const platform = platformOf(system);
     const requested = installableOf(inputs, runnerSystem);
@@ -69144,6 +69297,8 @@ async function build(inputs, workflow, tools) {
     const withRegistry = inputs.pushWith === 'registry';
     if (push)
         preloadArtifactClient();
+    if (local === undefined)
+        phases.enter('evaluate');
     const [published, evaluation] = await Promise.all([
         findPublished(registry, withRegistry ? previous : [], inputs.images, platform, log),
         local === undefined ? evaluateImage(call, log) : undefined,
@@ -69157,47 +69312,54 @@ async function build(inputs, workflow, tools) {
         return reuseImage(unchanged, inputs, identity, tools);
     const image = local
         ? await findImageInStore(local.text, withRegistry, log)
-        : await buildImage(call, evaluation, withRegistry, log);
+        : await buildImage(call, evaluation, withRegistry, tools);
     const { storePath } = image;
     checkLoadable(image.source, inputs.pushWith);
     return withReadableSource(image, call, tempFolder, log, async (found) => {
+        phases.enter(push ? 'read and push' : 'read');
         const source = { ...found, platform };
         const check = (one) => checkPlatform(one, platform, system, source.path);
-        const built = { system, platform, storePath };
+        const built = { system, platform, storePath, images: inputs.images, tag };
         if (!push) {
-            const { config } = await checkImage(source);
+            const { config } = await withProgress(log, `reading ${source.path}`, () => checkImage(source));
             check({ config });
-            return reportUnpushed(built, config, await comparing, inputs, log);
+            return reportUnpushed(built, config, await comparing, inputs, tools);
         }
         const pushing = { source, images: inputs.images, tag, platform, check };
         const { compression, labels } = inputs;
         const describing = { platform, images: inputs.images, previous, tempFolder };
         const pending = inputs.sbom && withRegistry ? startSbom(source, describing, registry, log) : undefined;
-        const test = testOf(inputs, storePath, tempFolder, log);
+        const test = testOf(inputs, storePath, tempFolder, tools);
         let sbom;
         const beforeTag = async (stored, contents) => {
             for (const { digest } of stored.slice(0, 1))
                 await test(digest);
-            sbom = await pending?.attach(contents, stored);
+            sbom = await withProgress(log, 'collecting the SBOM', async () => pending?.attach(contents, stored));
+            if (sbom !== undefined)
+                log.info(`Pushed the SBOM: ${sbom.digest}`);
         };
         const { layers, info, images } = withRegistry
             ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder, beforeTag }, registry, log)
-            : await pushWithDocker(pushing, registry, log);
+            : await pushWithDocker({ ...pushing, onWrite }, registry, log);
         const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity));
+        phases.enter('hand over');
         await handOver(records, inputs.retentionDays, tempFolder, log);
-        return reportBuild(images, records, tag, { ...built, ...(layers && { layers }), sbom }, layers && trafficOf(layers));
+        return reportBuild(images, records, { ...built, sbom, traffic: layers && trafficOf(layers) }, phases);
     });
 }
-function reportUnpushed(built, config, published, inputs, log) {
+function reportUnpushed(built, config, published, inputs, { log, phases }) {
     log.info('Not pushing the image: `push` is `false`');
     if (inputs.test !== '')
         log.info('Not running `test`: it needs a pushed image');
     const changes = published && compareBuilt(published, { ...built, config }, log);
     if (changes !== undefined)
         logChanges(changes, log);
-    return { outputs: { 'store-path': built.storePath }, summary: summarizeBuild({ ...built, pushed: [], changes }) };
+    const summary = summarizeBuild({ ...built, pushed: [], changes, times: phases.times() });
+    return { outputs: { 'store-path': built.storePath }, summary };
 }
-async function reuseImage(found, inputs, identity, { registry, log }) {
+async function reuseImage(found, inputs, identity, tools) {
+    const { registry, log, phases } = tools;
+    phases.enter('read and push');
     const { system, images } = inputs;
     const { tag, workflow } = identity;
     const platform = platformOf(system);
@@ -69208,18 +69370,23 @@ async function reuseImage(found, inputs, identity, { registry, log }) {
     const unchanged = image.digest === published.digest;
     if (!unchanged)
         log.info(`With the labels of this run, its digest is ${image.digest}; its layers are unchanged`);
-    const test = testOf(inputs, storePath, workflow.tempFolder, log);
+    const test = testOf(inputs, storePath, workflow.tempFolder, tools);
     let sbom;
-    const sent = await publishUnchanged(registry, image, images, tag, async (digest) => {
+    const beforeTag = async (digest) => {
         await test(digest);
         if (inputs.sbom)
             sbom = await keepSbom(registry, published, image, images, workflow.tempFolder);
-    });
+    };
+    const copy = () => publishUnchanged(registry, image, images, tag, beforeTag);
+    const sent = await withProgress(log, 'copying the image', copy);
     const kept = images.map((repository) => ({ ...image, repository }));
     const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity));
+    phases.enter('hand over');
     await handOver(records, inputs.retentionDays, workflow.tempFolder, log);
-    const built = { system, platform, storePath, reused: unchanged ? 'as-is' : 'relabelled', sbom };
-    return reportBuild(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 });
+    const layers = image.own.blobs.length - 1;
+    const traffic = { sent, total: compressedSize(image), layers, reusedLayers: layers };
+    const reused = unchanged ? 'as-is' : 'relabelled';
+    return reportBuild(kept, records, { system, platform, storePath, images, tag, reused, sbom, traffic }, phases);
 }
 function checkLoadable({ format, path }, pushWith) {
     if (pushWith !== 'docker' || (format !== 'layout' && format !== 'nix2container'))
@@ -69229,24 +69396,26 @@ function checkLoadable({ format, path }, pushWith) {
         hint: PUSH_WITHOUT_DOCKER,
     });
 }
-function testOf({ images: [first], system, test: script }, storePath, tempFolder, log) {
+function testOf({ images: [first], system, test: script }, storePath, tempFolder, { log, phases }) {
     return async (digest) => {
+        if (script === '')
+            return;
+        phases.enter('test');
         const image = `${first === undefined ? '' : formatRepository(first)}@${digest}`;
         await testImage({ script, image, system, storePath }, tempFolder, log);
+        phases.enter('read and push');
     };
 }
 function trafficOf(layers) {
     const sent = layers.filter(({ reused }) => !reused);
-    return { sent: totalSize(sent), reusedLayers: layers.length - sent.length };
+    const reusedLayers = layers.length - sent.length;
+    return { sent: totalSize(sent), total: totalSize(layers), layers: layers.length, reusedLayers };
 }
-function reportBuild(images, records, tag, built, traffic) {
-    const [first] = images;
+function reportBuild(pushed, records, built, phases) {
+    const [first] = pushed;
     if (first === undefined)
         throw new Error('inputs name at least one image');
-    const pushed = images.map(({ repository, digest }) => ({
-        reference: tag === '' ? formatRepository(repository) : formatReference({ repository, tag }),
-        digest,
-    }));
+    const { traffic } = built;
     return {
         outputs: {
             digest: first.digest,
@@ -69258,7 +69427,7 @@ function reportBuild(images, records, tag, built, traffic) {
             ...(built.sbom && { sbom: built.sbom.path }),
             ...(traffic && { 'pushed-bytes': String(traffic.sent), 'reused-layers': String(traffic.reusedLayers) }),
         },
-        summary: summarizeBuild({ ...built, pushed }),
+        summary: summarizeBuild({ ...built, pushed, times: phases.times() }),
     };
 }
 async function checkPushing({ images, pushWith, test }, tag, platform, registry) {
@@ -69277,8 +69446,61 @@ function checkPlatform({ config }, wanted, system, path) {
     throw new errors/* ImageError */.C8({
         message: `The image is for ${formatPlatform(config)}, but ${system} is ${formatPlatform(wanted)}`,
         detail: `the config in ${path} says "architecture": "${config.architecture}", "os": "${config.os}"`,
-        hint: `Nothing was pushed. In the flake, use the \`pkgs\` of ${system} for packages.${system}. For cross-built images, also set \`architecture\` in dockerTools.`,
+        hint: `No image was pushed. In the flake, use the \`pkgs\` of ${system} for packages.${system}. For cross-built images, also set \`architecture\` in dockerTools.`,
     });
+}
+
+;// CONCATENATED MODULE: ./lib/modes/failure-summary.js
+
+
+
+
+const LINES_SHOWN = 20;
+function summarizeFailure({ step, image, platform, failure, writes, times }) {
+    const { message, detail = '', hint = '' } = failure;
+    const state = writes && describeWrites(writes);
+    const last = times.at(-1);
+    const when = last && `Failed in the phase "${last.phase}", after ${(0,lib_text/* formatDuration */.a3)(totalTime(times))}.`;
+    const subject = [...(image ? [code(image)] : []), ...(platform ? [`for ${platform}`] : [])].join(' ');
+    return joinLines(`### ${step} failed${subject === '' ? '' : `: ${subject}`}`, '', ...formatText(message), ...(detail.trim() === '' ? [] : codeBlock(breakLines((0,lib_text/* lastLines */.w$)(detail, LINES_SHOWN)))), ...formatText(state === undefined ? hint : hint.replace(`${state} `, '')), ...(state === undefined ? [] : [`**${state}**`, '']), ...(when === undefined ? [] : [when]));
+}
+function describeWrites(writes) {
+    if (writes.length === 0)
+        return 'Nothing was pushed.';
+    const tags = [...Map.groupBy(writes.filter(failure_summary_isTag), nameOf)].map(([name, own]) => ({ name, state: tagState(own) }));
+    const parts = TAG_STATES.flatMap(([state, text]) => {
+        const names = tags.flatMap((tag) => (tag.state === state ? code(tag.name) : []));
+        return names.length === 0 ? [] : `${text}: ${names.toSorted().join(', ')}.`;
+    });
+    if (parts.length > 0)
+        return parts.join(' ');
+    const wrote = (kind, state) => writes.some((write) => write.kind === kind && write.state === state);
+    if (wrote('image', 'done'))
+        return 'No tag has moved. Images were pushed by digest only.';
+    if (wrote('image', 'started'))
+        return 'No tag has moved. Images may have been pushed by digest.';
+    return `No tag has moved, and no image was pushed${wrote('blob', 'done') ? ', only layers' : ''}.`;
+}
+const TAG_STATES = [
+    ['pushed', 'Pushed before the failure'],
+    ['unconfirmed', 'The registry has not confirmed the push of'],
+    ['restored', 'Pushed, and restored after the failure'],
+];
+function tagState(writes) {
+    const [first] = writes;
+    const last = writes.findLast(({ state }) => state === 'done');
+    if (last === undefined || writes.at(-1)?.state !== 'done')
+        return 'unconfirmed';
+    return last.deleted || !sameBytes(first?.bytes, last.bytes) ? 'restored' : 'pushed';
+}
+function sameBytes(one = new Uint8Array(), other = new Uint8Array()) {
+    return Buffer.compare(one, other) === 0;
+}
+function failure_summary_isTag({ kind }) {
+    return kind === 'tag';
+}
+function nameOf({ repository, reference }) {
+    return formatReference({ repository, tag: reference });
 }
 
 ;// CONCATENATED MODULE: ./lib/publish/choose.js
@@ -70878,7 +71100,55 @@ function errorMessageOf(text) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/modes/merge-summary.js
+
+
+
+
+
+function summarizeMerge(image) {
+    const { index, plans, platforms, pushed, changed, changes, attestation } = image;
+    const repositories = new Set(plans.map(({ tag: { repository } }) => formatRepository(repository)));
+    const tags = plans.map((plan) => [
+        codeCell(repositories.size > 1 ? formatReference(plan.tag) : plan.tag.tag),
+        describeTagChange(plan),
+    ]);
+    return joinLines(`### ${pushed ? (changed ? 'Published' : 'Unchanged') : 'Checked, not published'}`, '', ...(pushed ? pullCommands(plans) : []), ...table(['tag', pushed ? 'change' : 'planned change'], tags), ...table(['platform', 'size', 'digest'], platforms.map(({ platform, size, digest }) => [formatPlatform(platform), (0,lib_text/* formatBytes */.z3)(size), code(digest)])), ...index.flatMap((reference) => [`Index: ${code(reference)}`, '']), ...(attestation === undefined ? [] : [describeAttestation(attestation), '']), ...(changes === undefined ? [] : describeChanges(changes)));
+}
+function describeAttestation({ digest, url }) {
+    return `Provenance: ${code(digest)}${url === undefined ? '' : `, [stored on GitHub](${url})`}`;
+}
+function describeTagChange({ before, action, gained, lost, now }) {
+    const from = before.stored === undefined ? '' : code(shortDigest(before.stored.digest));
+    switch (action) {
+        case 'created':
+            return 'new';
+        case 'kept':
+            return 'unchanged';
+        case 'moved':
+            return [`moved from ${from}`, ...gained.map(signed('+')), ...lost.map(signed('−'))].join(', ');
+        case 'skipped':
+            return `not moved: ${from} is from the newer commit ${code(shortCommit(before.revision))}`;
+        case 'overtaken':
+            return now === undefined ? 'deleted by another run' : `moved to ${code(shortDigest(now))} by another run`;
+    }
+}
+function shortCommit(revision = 'unknown') {
+    const line = (0,lib_text/* sanitizeLine */.g$)(revision);
+    return /^[0-9a-f]{40}$/.test(line) ? line.slice(0, 12) : (0,lib_text/* cut */.Jj)(line, 40);
+}
+function signed(sign) {
+    return (platform) => `${sign} ${formatPlatform(platform)}`;
+}
+function pullCommands(plans) {
+    const published = plans.filter(({ action }) => action !== 'skipped' && action !== 'overtaken');
+    const byRepository = Map.groupBy(published, ({ tag: { repository } }) => formatRepository(repository));
+    const commands = [...byRepository.values()].flatMap(([first]) => first === undefined ? [] : `docker pull ${formatReference(first.tag)}`);
+    return commands.length === 0 ? [] : codeBlock(commands.join('\n'), 'sh');
+}
+
 ;// CONCATENATED MODULE: ./lib/modes/merge-report.js
+
 
 
 
@@ -70891,7 +71161,7 @@ function errorMessageOf(text) {
 function reportNothing(log) {
     const why = 'builds with `push: false` push no images and hand over no digests';
     log.notice(`Nothing to check: ${why}`);
-    return { outputs: {}, summary: `# Nothing to check\n\nNo digests were handed over: ${why}.\n` };
+    return { outputs: {}, summary: `### Nothing to check\n\nNo digests were handed over: ${why}.\n` };
 }
 function logOnce(log) {
     const logged = new Set();
@@ -70921,8 +71191,18 @@ function logUnknownOrder(moving, from, to, relation, log) {
     else
         log.warning(`${moving} from commit ${(0,lib_text/* sanitizeLine */.g$)(from)} to commit ${to ?? 'unknown'} without knowing which one is newer: ${why}. Use a \`concurrency\` group for the merge job so that its runs wait for each other, or set \`allow-older: true\` to silence this warning.`);
 }
+function logVerified(members, log) {
+    for (const { platform, image, absentFrom } of members) {
+        const { repository, own, attestations } = image;
+        const layers = own.blobs.length - 1;
+        const count = layers === 1 ? '1 layer' : `${layers} layers`;
+        const parts = ['manifest', 'config', ...(attestations.length > 0 ? [count, 'attestations'] : [count])];
+        const copies = absentFrom.length === 0 ? '' : `; missing in ${absentFrom.map(formatRepository).join(', ')}`;
+        log.info(`Verified ${formatPlatform(platform)}: ${parts.slice(0, -1).join(', ')} and ${parts.at(-1)} exist in ${formatRepository(repository)}${copies}`);
+    }
+}
 const TAG_RESULTS = {
-    kept: ['already points to it'],
+    kept: ['already points to this index'],
     created: ['created', 'would be created'],
     moved: ['moved', 'would be moved'],
     skipped: ['not moved', 'would not be moved'],
@@ -70931,10 +71211,11 @@ const TAG_RESULTS = {
 function logMergeResult(index, members, plans, { images, push }, log) {
     const platforms = members.map(({ platform }) => formatPlatform(platform)).join(', ');
     for (const image of images)
-        log.info(`${formatRepository(image)}@${index.digest}: ${platforms}`);
-    for (const { tag, action } of plans) {
+        log.info(`${push ? 'The index is' : 'The index would be'} ${formatRepository(image)}@${index.digest}, for ${platforms}`);
+    for (const { tag, action, before } of plans) {
         const [published, planned = published] = TAG_RESULTS[action];
-        log.info(`${formatReference(tag)}: ${push ? published : planned}`);
+        const from = action === 'moved' && before.stored ? ` from ${before.stored.digest}` : '';
+        log.info(`${formatReference(tag)}: ${push ? published : planned}${from}`);
     }
 }
 function reportMerge(index, members, plans, { unchanged, changes, attestation }, { images, push }) {
@@ -70947,7 +71228,16 @@ function reportMerge(index, members, plans, { unchanged, changes, attestation },
     const existed = unchanged || plans.some(({ action }) => action === 'kept');
     const allOvertaken = overtaken && published.every(({ action }) => action === 'kept');
     const changed = !allOvertaken && (!existed || plans.some(({ action }) => action === 'moved'));
-    const platforms = members.map(({ system, platform, image: { digest } }) => ({ system, platform, digest }));
+    const platforms = members.map(({ platform, image }) => ({
+        platform,
+        digest: image.digest,
+        size: compressedSize(image),
+    }));
+    const inIndex = members.map(({ system, platform, image: { digest } }) => ({
+        system,
+        platform: formatPlatform(platform),
+        digest,
+    }));
     return {
         outputs: {
             digest: index.digest,
@@ -70956,11 +71246,19 @@ function reportMerge(index, members, plans, { unchanged, changes, attestation },
             tags: push ? published.map(({ tag }) => formatReference(tag)).join('\n') : '',
             'skipped-tags': skipped.map(({ tag }) => formatReference(tag)).join('\n'),
             changed: String(changed),
-            platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: formatPlatform(one.platform) }))),
+            platforms: JSON.stringify(inIndex),
             changes: serializeChanges(changes),
             ...(attestation && { attestation: attestation.digest }),
         },
-        summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed, changes, attestation }),
+        summary: summarizeMerge({
+            index: images.map((image) => `${formatRepository(image)}@${index.digest}`),
+            plans,
+            platforms,
+            pushed: push,
+            changed,
+            changes,
+            attestation,
+        }),
         ...(push && { artifacts: images.map((image) => artifactOf(image, published, index)) }),
     };
 }
@@ -71022,6 +71320,7 @@ function newerCommits(relations) {
 
 
 
+
 async function merge(inputs, workflow, tools) {
     const { deferExit, signal } = tools.cancellation ?? cancellation/* NOT_CANCELLABLE */.vc;
     return deferExit(mergeImages(inputs, workflow, tools, signal));
@@ -71034,6 +71333,7 @@ async function mergeImages(inputs, workflow, tools, signal) {
         return reportNothing(log);
     const found = await beforeTags(readAndVerify(collecting, inputs, workflow, tools), signal, log);
     const { members, commit, published, relations, reader } = found;
+    logVerified(members, log);
     const composed = compose(members, inputs.annotations, commit.origin);
     for (const warning of composed.warnings)
         log.warning(warning);
@@ -71058,7 +71358,8 @@ async function mergeImages(inputs, workflow, tools, signal) {
     };
     if (!inputs.push)
         return report(unchanged ?? composed, plans);
-    const storing = storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log);
+    const store = () => storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log);
+    const storing = withProgress(log, 'copying images and pushing the index', store);
     const index = await beforeTags(storing, signal, log);
     const attestation = attestIndex && (await beforeTags(attestIndex(index, members, commit.revision), signal, log));
     const replan = async (tags) => {
@@ -71390,6 +71691,7 @@ const TYPES = {
 
 
 
+
 async function plan(inputs, workflow, tools) {
     const { log } = tools;
     const { systems, unchanged } = await examineSystems(inputs, workflow, tools);
@@ -71445,6 +71747,15 @@ async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
             unchanged.add(system);
     }
     return { systems: planned.map(({ system }) => system), unchanged };
+}
+function summarizePlan(builds) {
+    const rows = builds.map(({ system, runner, unchanged }) => [
+        formatPlatform(platformOf(system)),
+        system,
+        codeCell(runner),
+        unchanged ? 'unchanged' : 'to be built',
+    ]);
+    return joinLines('### Planned', '', ...table(['platform', 'system', 'runner', 'image'], rows));
 }
 
 ;// CONCATENATED MODULE: ./lib/changes/published-platform.js
@@ -71644,6 +71955,7 @@ function canonicalJson(value) {
 
 
 
+
 function verificationFailure(report) {
     const { reference, system, platform, differences, published } = report;
     return new errors/* VerificationError */.mk({
@@ -71652,17 +71964,19 @@ function verificationFailure(report) {
         hint: adviseSource(report),
     });
 }
-function summarizeVerification(report) {
-    const { reference, system, platform, published, revision, storePath, differences, addedLabels } = report;
-    const labels = Object.entries(addedLabels);
-    return joinLines(`### ${differences.length === 0 ? 'Verified' : 'Not verified'} for ${system} (${formatPlatform(platform)})`, '', differences.length === 0
-        ? `${code(formatReference(reference))} is the image that this source builds.`
-        : `${code(formatReference(reference))} is not the image that this source builds.`, '', '| | published | built |', '|---|---|---|', `| image | ${code(published.image.digest)} | ${code(storePath)} |`, `| commit | ${code(published.revision ?? 'not known')} | ${code(revision ?? 'not known')} |`, '', ...(labels.length === 0
-        ? []
-        : [
-            `Labels that were added at publication, not compared: ${labels.map(([key]) => quoteName(key)).join(', ')}`,
-            '',
-        ]), ...(differences.length === 0 ? [] : tabulate(differences)));
+function summarizeVerification(report, times) {
+    const { reference, platform, system, published, revision, storePath, differences, addedLabels } = report;
+    const labels = Object.keys(addedLabels).map(quoteName);
+    const isSame = differences.length === 0;
+    const name = formatReference({ repository: reference.repository, digest: published.image.digest });
+    return joinLines(`### ${isSame ? 'Verified' : 'Not verified'}: ${code(formatReference(reference))} for ${formatPlatform(platform)}`, '', `The published image is ${isSame ? '' : '**not** '}the one that this source builds.`, '', ...bulletList([
+        `Published: ${code(name)}, from ${describeCommit(published.revision)}`,
+        `Built for ${code(system)}: ${code(storePath)}, from ${describeCommit(revision)}`,
+        ...(labels.length === 0 ? [] : [`Labels that were added at publication, not compared: ${labels.join(', ')}`]),
+    ]), ...(isSame ? [] : [...tabulateDifferences(differences), ...formatText(adviseSource(report))]), ...tabulateTimes(times));
+}
+function describeCommit(revision) {
+    return revision === undefined ? 'an unknown commit' : `commit ${quoteName(revision)}`;
 }
 const LAYERS_SHOWN = 20;
 const PATHS_SHOWN = 30;
@@ -71718,39 +72032,36 @@ function adviseSource({ published: { revision: published }, revision, difference
         : `The index names the commit that was built, ${published}.`;
     const inputs = 'Use the same flake.lock, `attribute` and `nix-args` as when it was published.';
     const rebuild = otherContent.length > 0
-        ? ` If the build is not reproducible, its content differs each time. To check that: nix build --rebuild ${otherContent[0]}`
+        ? ` If the build is not reproducible, its content differs each time. To check that, run:\n  nix build --rebuild ${otherContent[0]}`
         : '';
     return `${commit} ${inputs}${rebuild}`;
 }
-function tabulate(differences) {
+function tabulateDifferences(differences) {
     const layers = differences.filter((one) => one.part === 'layer');
     const fields = differences.flatMap((one) => (one.part === 'config' ? [one.field] : []));
     const shown = layers.slice(0, LAYERS_SHOWN);
+    const rows = shown.flatMap(({ published, built }) => [
+        ...describeSide('published', published),
+        ...describeSide('built', built),
+    ]);
     return [
-        ...(layers.length === 0
-            ? []
-            : [
-                '| layer | published | built |',
-                '|---|---|---|',
-                ...shown.map((one) => `| ${layerNumber(one)} | ${describeSide(one.published)} | ${describeSide(one.built)} |`),
-                '',
-                ...(layers.length > shown.length ? [`Not shown: ${layers.length - shown.length} more.`, ''] : []),
-            ]),
+        ...table(['layer', 'image', 'diff ID and store paths'], rows),
+        ...(layers.length > shown.length ? [`Not shown: ${layers.length - shown.length} more.`, ''] : []),
         ...(fields.length === 0
             ? []
             : [`Different in the config: ${fields.slice(0, LAYERS_SHOWN).map(quoteName).join(', ')}`, '']),
     ];
 }
-function describeSide(layer) {
+function describeSide(side, layer) {
     if (layer === undefined)
-        return '';
-    const { storePaths = [], diffId } = layer;
-    const paths = storePaths.slice(0, PATHS_SHOWN).map(code);
+        return [];
+    const { storePaths = [], diffId, number } = layer;
+    const paths = storePaths.slice(0, PATHS_SHOWN).map(codeCell);
     const more = storePaths.length > paths.length ? [`and ${storePaths.length - paths.length} more`] : [];
-    return [code(diffId), ...paths, ...more].join('<br>');
+    return [[String(number), side, [code(diffId), ...paths, ...more].join('<br>')]];
 }
 function quoteName(text) {
-    return code((0,lib_text/* sanitizeLine */.g$)(text).replaceAll('|', ''));
+    return code((0,lib_text/* sanitizeLine */.g$)(text));
 }
 function layerCount({ image }) {
     return parseConfig(image.configBytes, 'the config').diffIds.length;
@@ -71771,10 +72082,12 @@ function layerCount({ image }) {
 
 
 
+
 async function verify(inputs, workflow, tools) {
-    const { registry, log } = tools;
+    const { registry, log, phases } = tools;
     const { reference, system } = inputs;
     const platform = platformOf(system);
+    phases.enter('check access');
     const published = await readPublishedPlatform(registry, reference, platform);
     const name = `${formatReference(reference)} for ${formatPlatform(platform)}`;
     log.info(`${name} is ${published.image.digest}${published.revision ? `, from commit ${published.revision}` : ''}`);
@@ -71789,7 +72102,7 @@ async function verify(inputs, workflow, tools) {
         log.info(`Verified: ${name} is the image that this source builds`);
     return {
         outputs: { verified: String(failure === undefined), differences: serializeDifferences(differences) },
-        summary: summarizeVerification(report),
+        summary: summarizeVerification(report, phases.times()),
         ...(failure && { failure }),
     };
 }
@@ -71797,20 +72110,56 @@ async function findBuiltRevision(inputs) {
     const folder = sourceFolder(inputs);
     return folder === undefined ? undefined : readHead(folder);
 }
-async function buildConfig(inputs, { runnerSystem, tempFolder }, { log }) {
+async function buildConfig(inputs, { runnerSystem, tempFolder }, { log, phases }) {
     const { system, nixArgs } = inputs;
     const requested = installableOf(inputs, runnerSystem);
     const local = await addLocalImage(requested, runnerSystem, log);
     const folders = [store_path_storeFolder(), tempFolder];
     const call = { installable: local ?? requested, nixArgs, system, runnerSystem, folders };
+    if (local === undefined)
+        phases.enter('evaluate');
+    const evaluation = local === undefined ? await evaluateImage(call, log) : undefined;
     const image = local
         ? await findImageInStore(local.text, true, log)
-        : await buildImage(call, await evaluateImage(call, log), true, log);
+        : await buildImage(call, evaluation, true, { log, phases });
     return withReadableSource(image, call, tempFolder, log, async (source) => {
-        const { configBytes } = await checkImage(source, platformOf(system));
+        phases.enter('read');
+        const read = () => checkImage(source, platformOf(system));
+        const { configBytes } = await withProgress(log, `reading ${source.path}`, read);
         return { storePath: image.storePath, config: configBytes };
     });
 }
+
+;// CONCATENATED MODULE: ./lib/registry/writes.js
+
+const REFERRERS_TAG = /^sha256-[0-9a-f]{64}$/;
+function observeWrites(registry, report) {
+    async function observe(write, work, isDone = () => true) {
+        report({ ...write, state: 'started' });
+        const result = await work();
+        if (isDone(result))
+            report({ ...write, state: 'done' });
+        return result;
+    }
+    return {
+        ...registry,
+        putManifest(repository, reference, mediaType, bytes, etag) {
+            const kind = isDigest(reference) || REFERRERS_TAG.test(reference) ? 'image' : 'tag';
+            return observe({ repository, kind, reference, bytes }, () => registry.putManifest(repository, reference, mediaType, bytes, etag));
+        },
+        async deleteTag(repository, tag) {
+            const deleted = await registry.deleteTag(repository, tag);
+            if (deleted)
+                report({ repository, kind: 'tag', reference: tag, deleted: true, state: 'done' });
+            return deleted;
+        },
+        mountBlob: (repository, digest, from) => observe({ repository, kind: 'blob', reference: digest }, () => registry.mountBlob(repository, digest, from), (mounted) => mounted),
+        putBlob: (repository, blob, from) => observe({ repository, kind: 'blob', reference: blob.digest }, () => registry.putBlob(repository, blob, from)),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/version.js
+const version_VERSION = '0.1.0';
 
 ;// CONCATENATED MODULE: ./lib/run.js
 
@@ -71839,38 +72188,95 @@ async function buildConfig(inputs, { runnerSystem, tempFolder }, { log }) {
 
 
 
+
+
+
+
+
+
+
+
 async function run(env) {
     const stopReports = reportSilence(log/* jobLog */.W.info);
+    const step = { phases: startPhases(), writes: [] };
     try {
-        const token = inputOf(env, 'token');
-        if (token !== '')
-            log/* jobLog */.W.mask(token);
-        const inputs = readInputs(env);
-        for (const notice of inputs.notices)
-            log/* jobLog */.W.notice(notice);
-        for (const note of inputs.notes)
-            log/* jobLog */.W.info(note);
-        const { outputs, summary, artifacts = [], failure } = await runMode(inputs, env);
-        await writeOutputs(outputs, env);
-        for (const warning of await declareArtifacts(artifacts, env))
-            log/* jobLog */.W.warning(warning);
-        if (inputs.summary)
-            await writeSummary(summary, env, failure === undefined);
+        const failure = await runStep(env, step);
         if (failure !== undefined)
-            throw failure;
-        return 0;
+            log/* jobLog */.W.error(failure.message);
+        return failure === undefined ? 0 : 1;
     }
     catch (error) {
         if ((0,cancel/* isCancelled */.mm)())
             return new Promise(() => undefined);
-        log/* jobLog */.W.error(await explainError(error, env));
+        const failure = await explainError(error, env);
+        log/* jobLog */.W.error(failure.message);
         if (error instanceof Error)
             log/* jobLog */.W.debug(error.stack ?? error.message);
+        if (wantsSummary(env))
+            await writeSummary(summarizeFailedStep(failure, step, env), env, false);
         return 1;
     }
     finally {
         stopReports();
     }
+}
+async function runStep(env, step) {
+    const token = inputOf(env, 'token');
+    if (token !== '')
+        log/* jobLog */.W.mask(token);
+    log/* jobLog */.W.info(await describeVersions(env));
+    const inputs = readInputs(env);
+    step.inputs = inputs;
+    for (const notice of inputs.notices)
+        log/* jobLog */.W.notice(notice);
+    for (const note of inputs.notes)
+        log/* jobLog */.W.info(note);
+    const { outputs, summary, artifacts = [], failure } = await runMode(inputs, env, step);
+    await writeOutputs(outputs, env);
+    for (const warning of await declareArtifacts(artifacts, env))
+        log/* jobLog */.W.warning(warning);
+    if (inputs.summary)
+        await writeSummary(summary, env, failure === undefined);
+    return failure;
+}
+async function describeVersions(env) {
+    const nix = inputOf(env, 'mode') === 'merge' ? undefined : await findNixVersion();
+    return [`nix-image-action ${version_VERSION}`, ...(nix === undefined ? [] : [nix]), `Node ${process.versions.node}`].join(', ');
+}
+function wantsSummary(env) {
+    return inputOf(env, 'summary').toLowerCase() !== 'false';
+}
+function summarizeFailedStep({ parts }, { inputs, phases, writes }, env) {
+    const [message = '', detail, hint] = [parts.message, parts.detail, parts.hint].map((text) => text && forSummary(text));
+    const mode = inputs?.mode ?? inputOf(env, 'mode');
+    return summarizeFailure({
+        step: run_STEPS.get(mode) ?? 'Step',
+        ...describeSubject(inputs),
+        failure: { message, detail, hint },
+        ...((mode === 'build' || mode === 'merge') && { writes }),
+        times: phases.times(),
+    });
+}
+const run_STEPS = new Map([
+    ['build', 'Build'],
+    ['merge', 'Merge'],
+    ['plan', 'Plan'],
+    ['verify', 'Verification'],
+]);
+function describeSubject(inputs) {
+    switch (inputs?.mode) {
+        case 'build':
+            return { ...nameFirst(inputs.images), platform: formatPlatform(platformOf(inputs.system)) };
+        case 'merge':
+            return nameFirst(inputs.images);
+        case 'verify':
+            return { image: formatReference(inputs.reference), platform: formatPlatform(platformOf(inputs.system)) };
+        default:
+            return {};
+    }
+}
+function nameFirst([first]) {
+    return first === undefined ? {} : { image: formatRepository(first) };
 }
 async function writeOutputs(outputs, env) {
     try {
@@ -71886,7 +72292,7 @@ async function writeSummary(summary, { GITHUB_STEP_SUMMARY: file }, succeeded) {
     if (!file)
         return;
     try {
-        await (0,promises_.appendFile)(file, forSummary(summary));
+        await (0,promises_.appendFile)(file, forSummary(summary).slice(0, SUMMARY_LIMIT));
     }
     catch (error) {
         const failure = await (0,disk/* diskFailure */.C9)(`Can't write the summary of this step to ${file}`, (0,external_node_path_.dirname)(file), error);
@@ -71896,13 +72302,15 @@ async function writeSummary(summary, { GITHUB_STEP_SUMMARY: file }, succeeded) {
     }
 }
 function forSummary(text) {
-    return (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)((0,secrets/* withoutSecrets */.c)(text))).slice(0, SUMMARY_LIMIT);
+    return (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)((0,secrets/* withoutSecrets */.c)(text)));
 }
 const SUMMARY_LIMIT = 256 * 1024;
-async function runMode(inputs, env) {
+async function runMode(inputs, env, { phases, writes }) {
     const wait = (milliseconds) => (0,cancellation/* waitUnlessCancelled */.Tj)(milliseconds, cancel/* cancellation */.WN.signal);
     const http = createHttp({ log: log/* jobLog */.W, userAgent: 'nix-image-action', env, wait });
-    const tools = { http, registry: openRegistry(http, inputs, env), log: log/* jobLog */.W, cancellation: cancel/* cancellation */.WN };
+    const onWrite = (write) => void writes.push(write);
+    const registry = observeWrites(openRegistry(http, inputs, env), onWrite);
+    const tools = { http, registry, log: log/* jobLog */.W, phases, onWrite, cancellation: cancel/* cancellation */.WN };
     const workflow = readWorkflow(env);
     switch (inputs.mode) {
         case 'plan':
@@ -71930,11 +72338,14 @@ async function explainError(error, env) {
     if (!(error instanceof errors/* ActionError */.lZ) && isShortage(error))
         return explainError(await (0,disk/* diskFailure */.C9)("This step can't continue", RUNNER_TEMP, error), env);
     if (!(error instanceof errors/* ActionError */.lZ))
-        return `This is a bug in nix-image-action. Please report it: ${(0,errors/* messageOf */.bD)(error)}`;
+        return new errors/* ActionError */.lZ({ message: `This is a bug in nix-image-action. Please report it: ${(0,errors/* messageOf */.bD)(error)}` });
     if (error instanceof errors/* DiskError */.Q6)
-        return `${error.message}\n${adviceForDisk(error)}`;
+        return withHint(error, adviceForDisk(error));
     const advice = registryErrorIn(error);
-    return [error.message, advice && adviceFor(advice, inputOf(env, 'mode'))].filter(Boolean).join('\n');
+    return withHint(error, advice && adviceFor(advice, inputOf(env, 'mode')));
+}
+function withHint({ parts }, more) {
+    return new errors/* ActionError */.lZ({ ...parts, hint: [parts.hint, more].filter(Boolean).join('\n') });
 }
 function isShortage(error) {
     return ['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE'].includes(String(error?.code));
@@ -71992,6 +72403,7 @@ function formsOf(secret) {
 /* harmony export */   Jj: () => (/* binding */ cut),
 /* harmony export */   Lx: () => (/* binding */ withoutEscapes),
 /* harmony export */   P: () => (/* binding */ withoutHidden),
+/* harmony export */   a3: () => (/* binding */ formatDuration),
 /* harmony export */   aj: () => (/* binding */ sanitize),
 /* harmony export */   g$: () => (/* binding */ sanitizeLine),
 /* harmony export */   w$: () => (/* binding */ lastLines),
@@ -72038,6 +72450,17 @@ function formatBytes(bytes) {
     const step = Math.min(BYTE_UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
     const amount = bytes / 1000 ** step;
     return `${amount >= 100 || step === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${BYTE_UNITS[step]}`;
+}
+function formatDuration(milliseconds) {
+    if (milliseconds < 999.5)
+        return `${Math.round(milliseconds)} ms`;
+    if (milliseconds < 59_950)
+        return `${(milliseconds / 1000).toFixed(1)} s`;
+    const seconds = Math.round(milliseconds / 1000);
+    if (seconds < 3600)
+        return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+    const minutes = Math.round(seconds / 60);
+    return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 

@@ -12,6 +12,7 @@ import { explainIgnoredSettings } from '../nix/explain.ts'
 import type { NixBuildCall } from '../nix/failure.ts'
 import { checkPrerequisites } from '../nix/preflight.ts'
 import { writeLayout } from '../push/local-image.ts'
+import type { Tools } from './mode.ts'
 
 /** An image that Nix has built. */
 export interface NixImage {
@@ -33,15 +34,19 @@ export async function buildImage(
   call: NixBuildCall,
   evaluation: Evaluation | undefined,
   mayDescribe: boolean,
-  log: JobLog,
+  { log, phases }: Pick<Tools, 'log' | 'phases'>,
 ): Promise<NixImage> {
+  phases.enter('fetch and build')
   const short = await logDiskSpace('before', call.folders, log)
   const { warnings, notes } = await checkPrerequisites(call, evaluation)
   for (const warning of warnings) log.warning(warning)
   for (const note of notes) log.info(note)
   const { name } = call.installable
-  const complete = () =>
-    runLogged(name, call, log, () => (evaluation ? buildDerivation(call, evaluation) : buildInstallable(call)))
+  const complete = () => {
+    // Again, if the description turns out not to be enough.
+    phases.enter('fetch and build')
+    return runLogged(name, call, log, () => (evaluation ? buildDerivation(call, evaluation) : buildInstallable(call)))
+  }
   const isDescribed = evaluation !== undefined && (evaluation.conf ?? evaluation.stream) !== undefined
   const described = mayDescribe && isDescribed ? await buildDescribed(call, evaluation, log) : undefined
   const storePath = described?.storePath ?? (await complete())

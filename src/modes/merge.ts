@@ -5,7 +5,7 @@ import type { Workflow } from '../context.ts'
 import { MergeError, messageOf } from '../errors.ts'
 import type { MergeInputs } from '../inputs/merge.ts'
 import { fillTags } from '../inputs/tags.ts'
-import type { JobLog, Log } from '../log.ts'
+import { type JobLog, type Log, withProgress } from '../log.ts'
 import type { TagReference } from '../oci/reference.ts'
 import { NOT_CANCELLABLE, untilAborted } from '../process/cancellation.ts'
 import { settleAll } from '../promises.ts'
@@ -32,6 +32,7 @@ import {
   logMergeResult,
   logOnce,
   logTagPlan,
+  logVerified,
   newerCommits,
   type Relations,
   relateCommits,
@@ -65,6 +66,7 @@ async function mergeImages(
   if (!inputs.push && (await beforeTags(collecting, signal, log)).length === 0) return reportNothing(log)
   const found = await beforeTags(readAndVerify(collecting, inputs, workflow, tools), signal, log)
   const { members, commit, published, relations, reader } = found
+  logVerified(members, log)
 
   const composed = compose(members, inputs.annotations, commit.origin)
   for (const warning of composed.warnings) log.warning(warning)
@@ -92,7 +94,9 @@ async function mergeImages(
   }
   if (!inputs.push) return report(unchanged ?? composed, plans)
 
-  const storing = storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log)
+  const store = () =>
+    storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log)
+  const storing = withProgress(log, 'copying images and pushing the index', store)
   const index = await beforeTags(storing, signal, log)
   const attestation = attestIndex && (await beforeTags(attestIndex(index, members, commit.revision), signal, log))
   const replan = async (tags: readonly TagReference[]): Promise<readonly TagPlan[]> => {
