@@ -52,6 +52,23 @@ test('evaluates contexts, and passes outputs between steps and jobs', async () =
   expect(jobs).toEqual({ one: { x: 'x 1\n2', y: 'y 1\n2' }, two: {} })
 })
 
+test('skips jobs whose condition does not hold, and those that need them', async () => {
+  const job = (condition: string) => `{ if: "${condition}", runs-on: linux, steps: [${STEP}] }`
+  const other = `{ needs: one, runs-on: linux, steps: [${STEP}] }`
+  const { jobs } = await run(`
+  one: ${job("github.repository == 'owner/other'")}
+  two: ${other}
+  three: ${job('github.repository == github.repository')}`)
+  expect(Object.keys(jobs)).toEqual(['three'])
+})
+
+test('evaluates the environment of the workflow, and keys of caches', async () => {
+  const { values } = await run(`
+  one: { runs-on: linux, steps: [${STEP.replace('VALUE', "\"${{ env.NAME }}-${{ hashFiles('**/*.nix', 'flake.lock') }}\"")}] }
+env: { NAME: app }`)
+  expect(values).toEqual(['app-hash'])
+})
+
 const MADE = `
   plan:
     runs-on: linux
@@ -163,7 +180,7 @@ test.each([
     '  one: { runs-on: linux, steps: [{ if: github.repository, uses: owner/action@v1 }] }',
     'neither true nor false',
   ],
-  ['a condition of a job', '  one: { if: always(), runs-on: linux, steps: [] }', "can't read jobs.one.if"],
+  ['a condition of a job', '  one: { if: always(), runs-on: linux, steps: [] }', "can't evaluate ${{ always() }}"],
   ['a shell', '  one: { runs-on: linux, steps: [{ run: x, shell: pwsh }] }', "can't read jobs.one.steps.0"],
 ])('refuses %s', async (_what, jobs, detail) => {
   await expect(run(jobs)).rejects.toThrow(detail)

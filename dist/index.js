@@ -46262,7 +46262,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(90126);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(64927);
 
 
 
@@ -46417,20 +46417,23 @@ function isGroupAlive({ pid }) {
     return pid !== undefined && signalGroup(pid, 0);
 }
 function environmentFor(trust, env = process.env) {
-    if (trust === 'everything')
-        return env;
-    const withheld = trust === 'nix' ? [STEP_SECRETS] : [STEP_SECRETS, REGISTRY_LOGINS];
+    const withheld = WITHHELD[trust];
     const given = Object.entries(env).filter(([name]) => !withheld.some((pattern) => pattern.test(name)));
-    return { ...NO_PROMPTS, ...Object.fromEntries(given) };
+    return { ...(trust !== 'everything' && NO_PROMPTS), ...Object.fromEntries(given) };
 }
 const NO_PROMPTS = { GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH_ASKPASS_REQUIRE: 'never' };
 const STEP_SECRETS = /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS))$/i;
 const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$/;
+const WITHHELD = {
+    everything: [/^INPUT_TOKEN$/i],
+    nix: [STEP_SECRETS],
+    script: [STEP_SECRETS, REGISTRY_LOGINS],
+};
 
 
 /***/ }),
 
-/***/ 90126:
+/***/ 64927:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -54265,6 +54268,9 @@ const DIGEST = custom((value) => typeof value === 'string' && isDigest(value), '
 function isAttestation({ platform }) {
     return platform?.os === NO_PLATFORM.os;
 }
+function isAttestationOf(entry, image) {
+    return isAttestation(entry) && entry.annotations?.['vnd.docker.reference.digest'] === image;
+}
 function parseManifest(bytes, mediaType, name) {
     const type = mediaTypeOf(bytes, mediaType, name);
     if (isIndexType(type)) {
@@ -54415,9 +54421,13 @@ function adviceFor(error, mode) {
         case 'no-credentials':
             return `Log in before this step:\n${loginStep(host)}\n${permissions(host, mode)}`.trimEnd();
         case 'wrong-credentials':
-            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}`;
+            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}${withoutLogin(host, mode)}`;
         case 'refused-login':
-            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}\nIf they are correct, the login has no access to this repository. ${permissions(host, mode) || accessTo(mode)}`;
+            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}${withoutLogin(host, mode)}\nIf they are correct, the login has no access to this repository. ${permissions(host, mode) || accessTo(mode)}`;
+        case 'refused-fallback':
+            return `${permissions(host, mode)}
+If you set \`token\`, check that it is valid and may access packages. To log in with other credentials, add before this step:
+${loginStep(host)}`;
         case 'tag-exists':
             return mode === 'merge' ? REMOVE_TAG : OTHER_TAG;
         case 'unsupported-type':
@@ -54481,6 +54491,12 @@ function adviseType(mediaType = '') {
 }
 function unexpectedResponse(host) {
     return `Run this job again. If that does not help, check whether a proxy in front of ${host} changes or replaces its responses.`;
+}
+function withoutLogin(host, mode) {
+    if (host !== 'ghcr.io')
+        return '';
+    const except = mode === 'build' ? ', except with `push-with: docker`' : '';
+    return `\nOr remove the login step: on github.com, this step then uses the token of the job${except}.`;
 }
 function permissions(host, mode) {
     if (host !== 'ghcr.io')
@@ -55515,7 +55531,7 @@ function createSender(connections, userAgent, stall) {
                 },
                 reset: method === 'HEAD' && headBodyOrigins.has(url.origin),
             });
-            return { status: answer.statusCode, headers: new Headers(attempt_flatten(answer.headers)), body: answer.body };
+            return { status: answer.statusCode, headers: joinValues(answer.headers), body: answer.body };
         }
         catch (error) {
             if (isProtocolError(error))
@@ -55529,8 +55545,11 @@ function createSender(connections, userAgent, stall) {
         }
     };
 }
-function attempt_flatten(headers) {
-    return Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().map((one) => [name, one]));
+function joinValues(headers) {
+    return new Map(Object.entries(headers).flatMap(([name, value]) => {
+        const values = [value ?? []].flat();
+        return values.length === 0 ? [] : [[name, values.join(', ')]];
+    }));
 }
 function watchUpload(body, timer, attempt, timeoutMs, stall) {
     const limit = attempt.limit(stall);
@@ -56184,6 +56203,7 @@ function isSystem(text) {
 
 
 
+
 function inputOf(env, name) {
     return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
 }
@@ -56234,6 +56254,12 @@ function unique(texts) {
 }
 function uniqueBy(items, key) {
     return [...new Map(items.map((item) => [key(item), item])).values()];
+}
+function readSystems(env) {
+    const systems = unique(splitList(inputOf(env, 'systems')));
+    for (const system of systems)
+        valid('systems', () => platformOf(system));
+    return systems;
 }
 function readCommonInputs(env) {
     const names = linesOf(inputOf(env, 'image'));
@@ -56324,10 +56350,9 @@ const PARTIAL_INPUTS = {
     tags: { modes: ['merge'], refused: { build: TAGS, verify: IN_IMAGE } },
     annotations: { modes: ['merge'] },
     systems: {
-        modes: ['merge'],
+        modes: ['plan', 'merge'],
         refused: {
             build: 'build builds the image of one `system`.',
-            plan: IN_FLAKE,
             verify: 'verify verifies the image of one `system`.',
         },
     },
@@ -56731,14 +56756,10 @@ function toRecord(annotations) {
 
 
 
-
 function readMergeInputs(env) {
     const common = readCommonInputs(env);
     const metadata = readMetadata(env);
     const annotations = linesOf(inputOf(env, 'annotations'));
-    const systems = unique(splitList(inputOf(env, 'systems')));
-    for (const system of systems)
-        valid('systems', () => platformOf(system));
     const variant = readVariant(env);
     const { tags, notices } = readTagsInput(env, common.images, metadata, variant);
     return {
@@ -56748,7 +56769,7 @@ function readMergeInputs(env) {
         notices: common.push ? [...common.notices, ...notices] : common.notices,
         tags,
         annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) => valid('annotations', () => parseAnnotation(text))),
-        systems,
+        systems: readSystems(env),
         digests: readDigests(env, common.push),
         artifactPattern: inputOf(env, 'artifact-pattern'),
         allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
@@ -56793,6 +56814,7 @@ function readPlanInputs(env) {
     return {
         ...common,
         mode: 'plan',
+        systems: readSystems(env),
         flake: readFlake(env),
         attribute: readAttribute(env),
         nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
@@ -56887,6 +56909,18 @@ function readInputsOf(env, mode) {
         case 'verify':
             return readVerifyInputs(env);
     }
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/token.js
+
+function readTokenLogin(env, inputs) {
+    const { GITHUB_ACTOR: username = '', GITHUB_SERVER_URL: server } = env;
+    const password = inputOf(env, 'token');
+    const onGitHub = server === 'https://github.com' && !env.GITEA_ACTIONS && !env.FORGEJO_ACTIONS;
+    const usedByDocker = inputs.mode === 'build' && inputs.pushWith === 'docker';
+    if (!onGitHub || usedByDocker || username === '' || password === '')
+        return undefined;
+    return { host: 'ghcr.io', username, password };
 }
 
 ;// CONCATENATED MODULE: ./lib/promises.js
@@ -57102,7 +57136,7 @@ function singleImage(index, repository, digest) {
     throw notSingleImage(repository, digest, `it is an index of ${platforms.join(', ') || 'no images'}`);
 }
 function attestationsOf(manifests, { digest: image }, name, repository) {
-    const listed = manifests.filter((one) => isAttestation(one) && refersTo(one, image));
+    const listed = manifests.filter((one) => isAttestationOf(one, image));
     const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
     if (distinct.length > ATTESTATIONS_LIMIT)
         throw attestationsError(repository, name, `it has ${distinct.length} attestations, and at most ${ATTESTATIONS_LIMIT} are supported`);
@@ -57118,9 +57152,6 @@ function attestationsError({ host }, name, why) {
         message: `Can't read ${name}: ${why}`,
         hint: 'Push the image again with fewer attestations. For docker/build-push-action, set `provenance: false` and `sbom: false`.',
     });
-}
-function refersTo({ annotations }, digest) {
-    return annotations?.['vnd.docker.reference.digest'] === digest;
 }
 function notSingleImage(repository, digest, detail) {
     const message = `${formatReference({ repository, digest })} is not the image of one platform`;
@@ -57892,6 +57923,7 @@ async function readReusable(items, log, read) {
 const NOTHING_PUBLISHED = {
     blobsOf: () => [],
     diffIdOf: () => undefined,
+    needsContent: false,
     has: () => false,
 };
 function reusableIn(published, diffId, images, isUsable) {
@@ -57909,6 +57941,7 @@ async function findPublished(registry, earlier, images, platform, log) {
     return {
         blobsOf: (diffId) => blobs.get(diffId) ?? [],
         diffIdOf: (recipe) => made.get(recipe),
+        needsContent: found.some((one) => !own.includes(one) || one.layers.every(({ recipe }) => recipe === undefined)),
         has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
     };
 }
@@ -58908,7 +58941,7 @@ async function readPackages(call) {
   }`, WITHOUT_BUILDS);
     const found = readJson(ALL, all.stdout);
     if (!found.ok)
-        return readSystems(call);
+        return packages_readSystems(call);
     return found.value.systems.map((system) => {
         const names = found.value.names[system];
         return names === undefined ? { kind: 'unsupported', system } : { kind: 'evaluated', system, names };
@@ -58925,7 +58958,7 @@ function formatPackages(packages, attribute) {
 const NAMES = array(string());
 const ALL = object({ systems: NAMES, names: record(string(), NAMES) });
 const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false'];
-async function readSystems(call) {
+async function packages_readSystems(call) {
     const listed = await evaluate(call, '', 'builtins.attrNames');
     const systems = readJson(NAMES, listed.stdout);
     if (!systems.ok)
@@ -61642,7 +61675,140 @@ async function* runScript({ path, root }) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/image/tar-names.js
+
+async function* observeTarNames(content, onName) {
+    const read = createNameReader(onName);
+    for await (const chunk of content) {
+        read(chunk);
+        yield chunk;
+    }
+}
+const tar_names_EXTENSION_LIMIT = 256 * 1024;
+const END = Buffer.alloc(BLOCK);
+function createNameReader(onName) {
+    const block = Buffer.alloc(BLOCK);
+    let kept;
+    let buffer = block;
+    let filled = 0;
+    let skip = 0;
+    let extension = {};
+    let ended = false;
+    function onHeader() {
+        const type = String.fromCharCode(block[156] ?? 0);
+        const size = numberIn(block);
+        ended = block.equals(END);
+        if ('xL'.includes(type) && size > 0 && size <= tar_names_EXTENSION_LIMIT) {
+            buffer = Buffer.alloc(paddedSize(size));
+            kept = { type, content: buffer.subarray(0, size) };
+        }
+        else if ('xgLK'.includes(type))
+            skip = paddedSize(size);
+        else if (!ended)
+            onEntry(type, size);
+    }
+    function onEntry(type, size) {
+        onName(extension.name ?? nameIn(block));
+        skip = '123456'.includes(type) ? 0 : paddedSize(extension.size ?? size);
+        extension = {};
+    }
+    function onFilled() {
+        filled = 0;
+        if (kept === undefined) {
+            onHeader();
+            return;
+        }
+        extension = { ...extension, ...(kept.type === 'L' ? { name: textIn(kept.content, 0) } : paxFields(kept.content)) };
+        kept = undefined;
+        buffer = block;
+    }
+    return (chunk) => {
+        for (let at = 0; at < chunk.length && !ended;) {
+            const skipped = Math.min(skip, chunk.length - at);
+            skip -= skipped;
+            at += skipped;
+            const copied = chunk.copy(buffer, filled, at);
+            at += copied;
+            filled += copied;
+            if (filled === buffer.length)
+                onFilled();
+        }
+    };
+}
+function paddedSize(size) {
+    return Math.ceil(size / BLOCK) * BLOCK;
+}
+function nameIn(header) {
+    const name = textIn(header, 0, 100);
+    const prefix = textIn(header, 257, 6) === 'ustar' ? textIn(header, 345, 155) : '';
+    return prefix === '' ? name : `${prefix}/${name}`;
+}
+function paxFields(content) {
+    let fields = {};
+    for (let at = 0; at < content.length;) {
+        const space = content.indexOf(0x20, at);
+        const length = Number(content.toString('latin1', at, Math.max(at, space)));
+        if (!Number.isInteger(length) || length < 1)
+            break;
+        const [, key, value = ''] = /^([^=]*)=(.*)$/s.exec(content.toString('utf8', space + 1, at + length - 1)) ?? [];
+        if (key === 'path')
+            fields = { ...fields, name: value };
+        if (key === 'size' && /^\d+$/.test(value))
+            fields = { ...fields, size: Number(value) };
+        at += length;
+    }
+    return fields;
+}
+function textIn(bytes, at, length = bytes.length) {
+    const end = bytes.indexOf(0, at);
+    return bytes.toString('utf8', at, end < 0 || end > at + length ? at + length : end);
+}
+function numberIn(header) {
+    if ((header[124] ?? 0) & 0x80)
+        return header.readUIntBE(130, 6);
+    const size = Number.parseInt(textIn(header, 124, 12).trim(), 8);
+    return Number.isNaN(size) ? 0 : size;
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/store-paths.js
+
+function storePathsOf(names, store = storeFolder()) {
+    const found = new Set();
+    for (const name of names) {
+        const path = storePathOfEntry(name, store);
+        if (path !== undefined)
+            found.add(path);
+    }
+    return [...found].toSorted();
+}
+function createStorePathSet(store = store_path_storeFolder()) {
+    const found = new Set();
+    let last = ' ';
+    return {
+        add(name) {
+            if (name.startsWith(last))
+                return;
+            const path = storePathOfEntry(name, store);
+            if (path === undefined)
+                return;
+            found.add(path);
+            last = `${name.slice(0, name.indexOf(path.slice(store.length)) + path.length - store.length)}/`;
+        },
+        sorted: () => [...found].toSorted(),
+    };
+}
+function storePathOfEntry(name, store = store_path_storeFolder()) {
+    const absolute = name.replace(/^(?:\.?\/)*/, '/');
+    if (!absolute.startsWith(`${store}/`))
+        return undefined;
+    const [first = ''] = absolute.slice(store.length + 1).split('/', 1);
+    const path = `${store}/${first}`;
+    return isStorePath(path) ? path : undefined;
+}
+
 ;// CONCATENATED MODULE: ./lib/push/check.js
+
+
 
 
 
@@ -61680,9 +61846,11 @@ async function readLayer(file, source) {
     const hash = (0,external_node_crypto_.createHash)('sha256');
     const { compression, content } = await peekCompression(file.content());
     const update = async (chunk) => void hash.update(chunk);
-    const { diffId } = await hashLayer(decompressLayer(compression, content, source, update));
+    const names = createStorePathSet();
+    const tar = observeTarNames(decompressLayer(compression, content, source, update), names.add);
+    const { diffId } = await hashLayer(tar);
     const digest = compression === undefined ? diffId : `sha256:${hash.digest('hex')}`;
-    return { diffId, digest, format: uploadFormat(compression) };
+    return { diffId, digest, format: uploadFormat(compression), storePaths: names.sorted() };
 }
 function uploadFormat(compression) {
     return compression === 'xz' ? undefined : compression;
@@ -61882,7 +62050,152 @@ function splitChallenges(header) {
     return challenges;
 }
 
+;// CONCATENATED MODULE: ./lib/registry/credentials.js
+
+
+
+
+
+
+function credentialsFrom(files, onSecret) {
+    return async (repository) => {
+        const { host } = repository;
+        for (const file of [files.docker, ...files.podman]) {
+            const config = await readCredentialFile(file, host);
+            const credential = (await fromHelper(helperFor(host, config.credHelpers ?? {}), file, host)) ??
+                (await fromHelper(config.credsStore, file, host)) ??
+                fromAuths(config.auths ?? {}, repository, onSecret);
+            if (credential === undefined)
+                continue;
+            onSecret(credential.kind === 'password' ? credential.password : credential.token);
+            return credential;
+        }
+        return undefined;
+    };
+}
+function withFallback(source, login) {
+    if (login === undefined)
+        return source;
+    const { host, username, password } = login;
+    const credential = { kind: 'password', username, password, fallback: true };
+    return async (repository) => (await source(repository)) ?? (repository.host === host ? credential : undefined);
+}
+function isFallback(credential) {
+    return credential?.kind === 'password' && credential.fallback === true;
+}
+const AUTH_ENTRY = object({
+    auth: nullish(string()),
+    identitytoken: nullish(string()),
+    username: nullish(string()),
+    password: nullish(string()),
+});
+const CREDENTIAL_FILE = object({
+    auths: nullish(record(string(), nullish(AUTH_ENTRY))),
+    credHelpers: nullish(record(string(), string())),
+    credsStore: nullish(string()),
+});
+const HELPER_ANSWER = object({ Username: string(), Secret: string() });
+function registryKeys(host) {
+    return host === 'docker.io' ? [HUB_KEY, host, 'index.docker.io', 'registry-1.docker.io'] : [host];
+}
+const HUB_KEY = 'https://index.docker.io/v1/';
+function helperFor(host, helpers) {
+    const key = registryKeys(host).find((one) => Object.hasOwn(helpers, one));
+    return key === undefined ? undefined : helpers[key];
+}
+async function readCredentialFile(file, host) {
+    const text = await (0,promises_.readFile)(file, 'utf8').catch((error) => {
+        if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
+            return '{}';
+        throw unreadableCredentials(file, host, error.message);
+    });
+    const result = readJson(CREDENTIAL_FILE, text.trim() === '' ? '{}' : text);
+    if (result.ok)
+        return result.value;
+    const { place } = result;
+    throw unreadableCredentials(file, host, place === undefined ? 'it is not a JSON object' : `"${place}" has an unexpected type`);
+}
+function unreadableCredentials(file, host, why) {
+    return new RegistryError({
+        host,
+        problem: 'other',
+        message: `Can't read the credentials for ${host} from ${file}`,
+        detail: why,
+        hint: `Fix or remove the file, then log in to ${host} again.`,
+    });
+}
+function fromAuths(auths, repository, onSecret) {
+    const entry = findEntry(auths, repository);
+    if (!entry)
+        return undefined;
+    if (entry.identitytoken)
+        return { kind: 'identity-token', token: entry.identitytoken };
+    if (entry.username && entry.password) {
+        return { kind: 'password', username: entry.username, password: entry.password };
+    }
+    if (!entry.auth)
+        return undefined;
+    onSecret(entry.auth);
+    const decoded = Buffer.from(entry.auth, 'base64').toString('utf8').replace(/\0+$/, '');
+    const colon = decoded.indexOf(':');
+    if (colon < 1)
+        return undefined;
+    return { kind: 'password', username: decoded.slice(0, colon), password: decoded.slice(colon + 1) };
+}
+function findEntry(auths, { host, path }) {
+    const parts = path.split('/');
+    const namespaces = parts.map((_, index) => `${host}/${parts.slice(0, parts.length - index).join('/')}`);
+    const keys = registryKeys(host);
+    const exact = [...namespaces, ...keys].find((key) => Object.hasOwn(auths, key));
+    if (exact !== undefined)
+        return auths[exact];
+    return Object.entries(auths).find(([key]) => keys.includes(hostOfUrl(key) ?? ''))?.[1];
+}
+function hostOfUrl(key) {
+    return /^(?:https?:\/\/)?([^/]+)\/?(?:v[12]\/?)?$/.exec(key)?.[1];
+}
+async function fromHelper(name, file, host) {
+    if (!name)
+        return undefined;
+    const program = `docker-credential-${name}`;
+    if (!/^[A-Za-z0-9._-]{1,100}$/.test(name))
+        throw helperFailed(program, file, host, 'this is not a program name');
+    const result = await runCommand(program, ['get'], {
+        trust: 'everything',
+        input: registryKeys(host)[0] ?? host,
+        timeoutMs: 60_000,
+    });
+    if (result === undefined)
+        throw helperFailed(program, file, host, 'the program is not on the PATH');
+    const { exitCode, stdout, log } = result;
+    if (exitCode === 0)
+        return readHelperAnswer(stdout, program, file, host);
+    if (/credentials not found/i.test(`${stdout}${log}`))
+        return undefined;
+    throw helperFailed(program, file, host, (0,lib_text/* sanitize */.aj)(log.trim()) || `it exited with status ${exitCode}`);
+}
+function readHelperAnswer(stdout, program, file, host) {
+    const answer = readJson(HELPER_ANSWER, stdout);
+    if (!answer.ok)
+        throw helperFailed(program, file, host, 'its output is not the JSON of a credential helper');
+    const { Username: username, Secret: secret } = answer.value;
+    if (secret === '')
+        return undefined;
+    if (username === '<token>')
+        return { kind: 'identity-token', token: secret };
+    return { kind: 'password', username, password: secret };
+}
+function helperFailed(program, file, host, why) {
+    return new RegistryError({
+        host,
+        problem: 'other',
+        message: `The credential helper ${program}, which is set in ${file} for ${host}, failed`,
+        detail: why,
+    });
+}
+
 ;// CONCATENATED MODULE: ./lib/registry/token.js
+
 
 
 
@@ -61915,7 +62228,8 @@ async function fetchTokenOnce(call) {
 }
 function realmOf({ challenge, registry, credential, repository }) {
     const { realm } = challenge;
-    const problem = realmProblem(realm, registry, credential !== undefined);
+    const problem = realmProblem(realm, registry, credential !== undefined) ??
+        (isFallback(credential) ? foreignRealmProblem(realm, registry) : undefined);
     if (problem === undefined)
         return new URL(realm);
     throw new RegistryError({
@@ -61924,6 +62238,11 @@ function realmOf({ challenge, registry, credential, repository }) {
         message: `Can't get a token from ${formatRealm(realm)}, the realm that ${repository.host} specifies: ${problem}`,
         hint: `Ask the operator of ${repository.host} to correct the \`realm\` in its WWW-Authenticate header.`,
     });
+}
+function foreignRealmProblem(realm, registry) {
+    if (new URL(realm).origin === registry.origin)
+        return undefined;
+    return `no login for ${registry.host} is configured, and \`token\` is sent only to ${registry.host} itself`;
 }
 function formatRealm(text) {
     if (!URL.canParse(text))
@@ -62002,6 +62321,8 @@ function loginRefusal({ repository, credential, accepted }, status) {
     if (credential === undefined)
         return ['no-credentials', `authentication required, but no credentials were found for ${host}`];
     const login = credential.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token';
+    if (isFallback(credential) && !accepted)
+        return ['refused-fallback', `${host} refused \`token\`, which is used because no login for ${host} is configured`];
     if (accepted)
         return ['denied', `${host} denied access to ${login}`];
     const refused = `${host} did not accept the credentials of ${login}`;
@@ -62022,6 +62343,8 @@ function encodeBasic(credential, onSecret = () => undefined) {
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/authorization.js
+
+
 
 
 
@@ -62048,6 +62371,11 @@ function createAuthorization({ http, credentials, onSecret }) {
             return token;
         };
         const credential = await loginOf(repository);
+        if (access === 'pull' && isFallback(credential)) {
+            const anonymous = await fetchWith(undefined).catch(ignoreMissingLogin);
+            if (anonymous !== undefined)
+                return anonymous;
+        }
         try {
             return await fetchWith(credential);
         }
@@ -62124,6 +62452,10 @@ function createAuthorization({ http, credentials, onSecret }) {
             return acceptedLogins.has(loginKey(repository.host, login)) ? 'accepted' : 'unknown';
         },
     };
+}
+function ignoreMissingLogin(error) {
+    if (!(error instanceof RegistryError) || error.problem !== 'no-credentials')
+        throw error;
 }
 function tokenKey({ repository, access, from }) {
     return `${access} ${formatRepository(repository)} ${from?.path ?? ''}`;
@@ -62346,7 +62678,7 @@ function isFollowed({ method }) {
 function redirectTarget(reply, request) {
     const { url } = request;
     const location = reply.headers.get('location');
-    if (location === null || !REDIRECTS.has(reply.status) || !isFollowed(request))
+    if (location === undefined || !REDIRECTS.has(reply.status) || !isFollowed(request))
         return undefined;
     return URL.canParse(location, url.href) ? new URL(location, url) : undefined;
 }
@@ -62721,7 +63053,7 @@ function createBlobWriter(requests) {
 }
 function uploadLocation(reply, { repository, operation }) {
     const location = reply.headers.get('location');
-    if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href))
+    if (!isSuccess(reply) || location === undefined || !URL.canParse(location, reply.url.href))
         return undefined;
     const url = new URL(location, reply.url);
     if (isAsSafe(url, reply.url))
@@ -63102,135 +63434,38 @@ async function publishUnchanged(registry, published, repositories, tag, beforeTa
     return sent;
 }
 
-;// CONCATENATED MODULE: ./lib/image/tar-names.js
+;// CONCATENATED MODULE: ./lib/push/content.js
 
-async function* observeTarNames(content, onName) {
-    const read = createNameReader(onName);
-    for await (const chunk of content) {
-        read(chunk);
-        yield chunk;
-    }
+function contentOfLayers({ layered }, { layerNames, config: { created, comments } }, started) {
+    const described = new Map(layered?.layers.map(({ name, storePaths }) => [name, storePaths]));
+    const layers = layerNames.flatMap((name, at) => {
+        const upload = started.get(name);
+        if (upload === undefined)
+            return [];
+        const comment = comments.length === layerNames.length ? (comments[at] ?? '') : '';
+        const paths = described.get(name) ?? upload.storePaths ?? storePathsInHistory(comment);
+        const storePaths = paths?.filter((path) => !isRootLayer(path)).toSorted();
+        return [{ diffId: upload.diffId, storePaths, read: upload.storePaths !== undefined }];
+    });
+    return { created, layers };
 }
-const tar_names_EXTENSION_LIMIT = 256 * 1024;
-const END = Buffer.alloc(BLOCK);
-function createNameReader(onName) {
-    const block = Buffer.alloc(BLOCK);
-    let kept;
-    let buffer = block;
-    let filled = 0;
-    let skip = 0;
-    let extension = {};
-    let ended = false;
-    function onHeader() {
-        const type = String.fromCharCode(block[156] ?? 0);
-        const size = numberIn(block);
-        ended = block.equals(END);
-        if ('xL'.includes(type) && size > 0 && size <= tar_names_EXTENSION_LIMIT) {
-            buffer = Buffer.alloc(paddedSize(size));
-            kept = { type, content: buffer.subarray(0, size) };
-        }
-        else if ('xgLK'.includes(type))
-            skip = paddedSize(size);
-        else if (!ended)
-            onEntry(type, size);
-    }
-    function onEntry(type, size) {
-        onName(extension.name ?? nameIn(block));
-        skip = '123456'.includes(type) ? 0 : paddedSize(extension.size ?? size);
-        extension = {};
-    }
-    function onFilled() {
-        filled = 0;
-        if (kept === undefined) {
-            onHeader();
-            return;
-        }
-        extension = { ...extension, ...(kept.type === 'L' ? { name: textIn(kept.content, 0) } : paxFields(kept.content)) };
-        kept = undefined;
-        buffer = block;
-    }
-    return (chunk) => {
-        for (let at = 0; at < chunk.length && !ended;) {
-            const skipped = Math.min(skip, chunk.length - at);
-            skip -= skipped;
-            at += skipped;
-            const copied = chunk.copy(buffer, filled, at);
-            at += copied;
-            filled += copied;
-            if (filled === buffer.length)
-                onFilled();
-        }
-    };
+function completeLayers(layers, published) {
+    const known = new Map(published.flatMap((one) => one.layers).map(({ diffId, storePaths }) => [diffId, storePaths]));
+    const complete = layers.flatMap(({ diffId, storePaths = known.get(diffId) }) => storePaths === undefined ? [] : [{ diffId, storePaths }]);
+    return complete.length === layers.length ? complete : undefined;
 }
-function paddedSize(size) {
-    return Math.ceil(size / BLOCK) * BLOCK;
+function withPublishedHashes(infos, layers, published) {
+    const reused = new Set(layers.flatMap(({ diffId, read }) => (read ? [] : [diffId])));
+    const local = new Set(layers.flatMap(({ storePaths = [], read }) => (read ? storePaths : [])));
+    const hashes = new Map(published.flatMap((one) => hashesIn(one, reused)));
+    return infos.map((info) => {
+        const narHash = local.has(info.path) ? undefined : hashes.get(info.path);
+        return narHash === undefined ? info : { ...info, narHash };
+    });
 }
-function nameIn(header) {
-    const name = textIn(header, 0, 100);
-    const prefix = textIn(header, 257, 6) === 'ustar' ? textIn(header, 345, 155) : '';
-    return prefix === '' ? name : `${prefix}/${name}`;
-}
-function paxFields(content) {
-    let fields = {};
-    for (let at = 0; at < content.length;) {
-        const space = content.indexOf(0x20, at);
-        const length = Number(content.toString('latin1', at, Math.max(at, space)));
-        if (!Number.isInteger(length) || length < 1)
-            break;
-        const [, key, value = ''] = /^([^=]*)=(.*)$/s.exec(content.toString('utf8', space + 1, at + length - 1)) ?? [];
-        if (key === 'path')
-            fields = { ...fields, name: value };
-        if (key === 'size' && /^\d+$/.test(value))
-            fields = { ...fields, size: Number(value) };
-        at += length;
-    }
-    return fields;
-}
-function textIn(bytes, at, length = bytes.length) {
-    const end = bytes.indexOf(0, at);
-    return bytes.toString('utf8', at, end < 0 || end > at + length ? at + length : end);
-}
-function numberIn(header) {
-    if ((header[124] ?? 0) & 0x80)
-        return header.readUIntBE(130, 6);
-    const size = Number.parseInt(textIn(header, 124, 12).trim(), 8);
-    return Number.isNaN(size) ? 0 : size;
-}
-
-;// CONCATENATED MODULE: ./lib/sbom/store-paths.js
-
-function storePathsOf(names, store = storeFolder()) {
-    const found = new Set();
-    for (const name of names) {
-        const path = storePathOfEntry(name, store);
-        if (path !== undefined)
-            found.add(path);
-    }
-    return [...found].toSorted();
-}
-function createStorePathSet(store = store_path_storeFolder()) {
-    const found = new Set();
-    let last = ' ';
-    return {
-        add(name) {
-            if (name.startsWith(last))
-                return;
-            const path = storePathOfEntry(name, store);
-            if (path === undefined)
-                return;
-            found.add(path);
-            last = `${name.slice(0, name.indexOf(path.slice(store.length)) + path.length - store.length)}/`;
-        },
-        sorted: () => [...found].toSorted(),
-    };
-}
-function storePathOfEntry(name, store = store_path_storeFolder()) {
-    const absolute = name.replace(/^(?:\.?\/)*/, '/');
-    if (!absolute.startsWith(`${store}/`))
-        return undefined;
-    const [first = ''] = absolute.slice(store.length + 1).split('/', 1);
-    const path = `${store}/${first}`;
-    return isStorePath(path) ? path : undefined;
+function hashesIn({ layers, storePaths }, diffIds) {
+    const paths = new Set(layers.flatMap(({ diffId, storePaths: of }) => (diffIds.has(diffId) ? of : [])));
+    return storePaths.flatMap(({ path, narHash }) => (paths.has(path) ? [[path, narHash]] : []));
 }
 
 ;// CONCATENATED MODULE: ./lib/push/layers.js
@@ -63258,7 +63493,7 @@ async function pushLayered(request, layered, uploads, registry) {
     const below = base && (await pushBase({ ...request, source: base, check: () => undefined }, uploads, registry));
     const started = new Map(below?.started);
     const push = async (layer) => {
-        const known = layer.diffId ?? (layer.recipe && request.published.diffIdOf(layer.recipe));
+        const known = layer.diffId ?? (layer.recipe && request.published.diffIdOf(layer.recipe)) ?? (await hashed(layer));
         const blob = reusableBlob(request, known);
         const upload = known !== undefined && blob !== undefined
             ? uploads.reuse(known, blob)
@@ -63269,6 +63504,7 @@ async function pushLayered(request, layered, uploads, registry) {
         started.set(layer.name, upload);
         return upload.diffId;
     };
+    const hashed = async ({ content }) => request.published.needsContent ? (await hashLayer(content())).diffId : undefined;
     const diffIds = await mapAtMost(STORE_LAYERS_AT_ONCE, layers, push);
     const image = imageOf(diffIds, below?.image);
     request.check(image);
@@ -63300,7 +63536,7 @@ async function pushSeekable(request, uploads, registry) {
         else if (unchanged && (await existing.get(unchanged.digest))) {
             const layer = await readLayer(file, source);
             checkLayer(image, at, layer, source);
-            started.set(file.name, uploads.skip(diffId, unchanged));
+            started.set(file.name, { ...uploads.skip(diffId, unchanged), storePaths: layer.storePaths });
         }
         else
             started.set(file.name, await uploads.push(file, (layer) => checkLayer(image, at, layer, source)));
@@ -63595,21 +63831,17 @@ async function pushImage(request, registry, log) {
     });
     const { image, layers, info, manifest, contents } = pushed;
     log.info(`${summarizeLayers(layers)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
-    await beforeTag?.(manifest.digest);
+    const { os, architecture, variant } = image.config;
+    const platform = { os, architecture, ...(variant !== undefined && { variant }) };
+    const { digest, mediaType, bytes } = manifest;
+    const stored = images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform }));
+    await beforeTag?.(stored, contents);
     await putImageTag(registry, images, tag, manifest, wanted);
     for (const repository of images) {
         const name = tag === '' ? formatRepository(repository) : formatReference({ repository, tag });
         log.info(`${name} is ${manifest.digest}`);
     }
-    const { os, architecture, variant } = image.config;
-    const platform = { os, architecture, ...(variant !== undefined && { variant }) };
-    const { digest, mediaType, bytes } = manifest;
-    return {
-        images: images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform })),
-        layers,
-        info,
-        contents,
-    };
+    return { images: stored, layers, info, contents };
 }
 function summarizeLayers(layers) {
     const pushed = layers.filter(({ reused }) => !reused);
@@ -63626,24 +63858,12 @@ async function pushOnce(request, registry, log) {
         const formats = layers.map(({ format }) => format);
         const info = describeBuild(storePath, labels, compression.format, formats);
         const manifest = await pushManifest(request, image, layers, info, registry);
-        const contents = { created: image.config.created, storePaths: storePathsOfLayers(request, image, started) };
+        const contents = contentOfLayers(request.source, image, started);
         return { image, layers, info, manifest, contents };
     }
     finally {
         await uploads.settled();
     }
-}
-function storePathsOfLayers({ source: { layered } }, { layerNames, config: { comments } }, started) {
-    const described = new Map(layered?.layers.map(({ name, storePaths }) => [name, storePaths]));
-    const layers = layerNames.map((name, at) => {
-        const comment = comments.length === layerNames.length ? comments[at] : undefined;
-        return (described.get(name) ??
-            started.get(name)?.storePaths ??
-            (comment === undefined ? undefined : storePathsInHistory(comment)));
-    });
-    if (layers.includes(undefined))
-        return undefined;
-    return [...new Set(layers.flatMap((paths) => paths ?? []))].filter((path) => !isRootLayer(path)).toSorted();
 }
 async function image_layerOf(image, at, upload, { source }) {
     if (upload === undefined)
@@ -63871,6 +64091,295 @@ function hexOf(digest) {
     return digest.slice('sha256:'.length);
 }
 
+;// CONCATENATED MODULE: ./lib/sbom/purl.js
+
+function modulePurl({ type, name, version }) {
+    return formatPurl(type, type === 'golang' ? name.toLowerCase() : name, version, {});
+}
+function storePathPurl({ pname, version, output }, hash, derivation) {
+    return formatPurl('nix', pname, version, { output, outputhash: hash, drvpath: derivation });
+}
+function imagePurl(name, digest, architecture) {
+    const last = name.slice(name.lastIndexOf('/') + 1);
+    return formatPurl('oci', last, digest, { arch: architecture, repository_url: name });
+}
+function sortedModules(modules) {
+    return sortedByKey(modules, modulePurl);
+}
+function sortedByKey(items, keyOf) {
+    const keyed = items.map((item) => ({ item, key: keyOf(item), json: JSON.stringify(item) }));
+    const sorted = keyed.toSorted((one, other) => compareText(one.key, other.key) || compareText(one.json, other.json));
+    return sorted.filter(({ key }, at) => key !== sorted[at - 1]?.key).map(({ item }) => item);
+}
+function formatPurl(type, name, version, qualifiers) {
+    const known = Object.entries(qualifiers).filter(([, value]) => value);
+    const query = known.map(([key, value = '']) => `${key}=${encodePurlPart(value)}`).toSorted();
+    return [
+        `pkg:${type}/${name.split('/').map(encodePurlPart).join('/')}`,
+        version ? `@${encodePurlPart(version)}` : '',
+        query.length > 0 ? `?${query.join('&')}` : '',
+    ].join('');
+}
+function encodePurlPart(text) {
+    return encodeURIComponent(text.toWellFormed())
+        .replace(/[!'()*]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`)
+        .replaceAll('%3A', ':');
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/store-name.js
+
+function splitStoreName(name, deriver) {
+    const derivation = deriver &&
+        (0,external_node_path_.basename)(deriver)
+            .slice(store_name_HASH_LENGTH + 1)
+            .replace(/\.drv$/, '');
+    if (derivation === name)
+        return { ...splitVersion(name), output: 'out' };
+    if (derivation && name.startsWith(`${derivation}-`))
+        return { ...splitVersion(derivation), output: name.slice(derivation.length + 1) };
+    const split = splitVersion(name);
+    const [, version, output] = USUAL_OUTPUT.exec(split.version ?? '') ?? [];
+    return output === undefined ? { ...split, output: undefined } : { pname: split.pname, version, output };
+}
+const store_name_HASH_LENGTH = 32;
+const USUAL_OUTPUT = /^(.*\d.*)-(bin|debug|dev|devdoc|dist|doc|info|lib|libgcc|man|static|terminfo)$/;
+function splitVersion(name) {
+    const [, pname = name, version] = /^(.+?)-([^A-Za-z].*)$/s.exec(name) ?? [];
+    return { pname, version };
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/spdx.js
+
+
+
+
+function spdxDocument({ image, platform, layers, storePaths, modules }) {
+    const layersOf = Map.groupBy(layers.flatMap(({ diffId, storePaths: paths }) => paths.map((path) => ({ path, diffId }))), ({ path }) => path);
+    const elements = [
+        ...sortedByKey(storePaths, ({ path }) => path).map((info) => ({
+            key: info.path,
+            package: storePathPackage(info, (layersOf.get(info.path) ?? []).map(({ diffId }) => diffId)),
+        })),
+        ...sortedModules(modules.flatMap(({ modules: of }) => of)).map((module) => ({
+            key: modulePurl(module),
+            package: modulePackage(module),
+        })),
+    ];
+    const ids = uniqueIds(elements.map(({ package: { SPDXID } }) => SPDXID));
+    const idOf = new Map(elements.map(({ key }, at) => [key, ids[at] ?? '']));
+    const [, hash = ''] = image.digest.split(':');
+    const document = {
+        spdxVersion: 'SPDX-2.3',
+        dataLicense: 'CC0-1.0',
+        SPDXID: DOCUMENT_ID,
+        name: `${image.name} (${formatPlatform(platform)})`,
+        documentNamespace: `https://spdx.org/spdxdocs/${encodeURIComponent((0,external_node_path_.basename)(image.name))}-${hash}`,
+        creationInfo: { created: spdxTime(image.created), creators: [CREATOR] },
+        packages: [
+            imagePackage({ ...image, hash }, platform, layers),
+            ...elements.map(({ package: one }, at) => ({ ...one, SPDXID: ids[at] })),
+        ],
+        relationships: relationshipsOf(storePaths, modules, idOf),
+    };
+    return Buffer.from(JSON.stringify(document));
+}
+const CREATOR = 'Tool: nix-image-action-1';
+const DOCUMENT_ID = 'SPDXRef-DOCUMENT';
+const IMAGE_ID = 'SPDXRef-image';
+const NOT_ANALYZED = { downloadLocation: 'NOASSERTION', filesAnalyzed: false };
+function imagePackage({ name, digest, hash }, { architecture }, layers) {
+    return {
+        SPDXID: IMAGE_ID,
+        name,
+        versionInfo: digest,
+        primaryPackagePurpose: 'CONTAINER',
+        ...NOT_ANALYZED,
+        comment: formatLayers(layers.map(({ diffId }) => diffId)),
+        checksums: [{ algorithm: 'SHA256', checksumValue: hash }],
+        externalRefs: [purlRef(imagePurl(name, digest, architecture))],
+    };
+}
+function formatLayers(diffIds) {
+    return [...new Set(diffIds)].map((diffId) => `layer: ${diffId}`).join('\n');
+}
+function storePathPackage({ path, narHash, deriver }, layers) {
+    const hash = (0,external_node_path_.basename)(path).slice(0, store_name_HASH_LENGTH);
+    const name = (0,external_node_path_.basename)(path).slice(store_name_HASH_LENGTH + 1);
+    const split = splitStoreName(name, deriver);
+    const comment = [path, narHash && `narHash: ${narHash}`, formatLayers(layers)].filter(Boolean).join('\n');
+    return {
+        SPDXID: spdxId(`${hash}-${name}`),
+        name: split.pname,
+        versionInfo: split.version || undefined,
+        ...NOT_ANALYZED,
+        comment,
+        externalRefs: [purlRef(storePathPurl(split, hash, deriver && (0,external_node_path_.basename)(deriver)))],
+    };
+}
+function modulePackage(module) {
+    const { type, name, version } = module;
+    const isStandardLibrary = type === 'golang' && name === 'stdlib';
+    return {
+        SPDXID: spdxId([type, name, version].filter(Boolean).join('-')),
+        name,
+        versionInfo: version,
+        ...NOT_ANALYZED,
+        externalRefs: [
+            purlRef(modulePurl(module)),
+            ...(isStandardLibrary && version !== undefined ? [cpeRef(`cpe:2.3:a:golang:go:${version}:-:*:*:*:*:*:*`)] : []),
+        ],
+    };
+}
+function purlRef(purl) {
+    return { referenceCategory: 'PACKAGE-MANAGER', referenceType: 'purl', referenceLocator: purl };
+}
+function cpeRef(cpe) {
+    return { referenceCategory: 'SECURITY', referenceType: 'cpe23Type', referenceLocator: cpe };
+}
+function relationshipsOf(storePaths, modules, idOf) {
+    const triples = [
+        ...storePaths.map(({ path }) => [IMAGE_ID, 'CONTAINS', idOf.get(path)]),
+        ...storePaths.flatMap(({ path, references = [] }) => references
+            .filter((reference) => reference !== path)
+            .map((reference) => [idOf.get(path), 'DEPENDS_ON', idOf.get(reference)])),
+        ...modules.flatMap(({ path, modules: of }) => of.map((module) => [idOf.get(path), 'CONTAINS', idOf.get(modulePurl(module))])),
+    ];
+    const unique = new Map();
+    for (const [from, type, to] of triples)
+        if (from !== undefined && to !== undefined)
+            unique.set(`${from} ${type} ${to}`, { spdxElementId: from, relationshipType: type, relatedSpdxElement: to });
+    const sorted = [...unique].toSorted(([one], [other]) => (one < other ? -1 : 1)).map(([, value]) => value);
+    return [{ spdxElementId: DOCUMENT_ID, relationshipType: 'DESCRIBES', relatedSpdxElement: IMAGE_ID }, ...sorted];
+}
+function spdxId(text) {
+    return `SPDXRef-${text.replace(/[^A-Za-z0-9.-]/g, '-')}`;
+}
+function uniqueIds(ids) {
+    const used = new Set([DOCUMENT_ID, IMAGE_ID]);
+    return ids.map((id) => {
+        let unique = id;
+        for (let number = 2; used.has(unique); number++)
+            unique = `${id}-${number}`;
+        used.add(unique);
+        return unique;
+    });
+}
+function spdxTime(created) {
+    const time = new Date(created ?? Number.NaN);
+    const year = time.getUTCFullYear();
+    return year >= 0 && year <= 9999 ? time.toISOString().replace(/\.\d+Z$/, 'Z') : '1970-01-01T00:00:00Z';
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/published.js
+
+
+
+
+const PACKAGE = object({
+    SPDXID: string(),
+    name: string(),
+    versionInfo: optional(string()),
+    primaryPackagePurpose: optional(string()),
+    comment: optional(string(), ''),
+    externalRefs: array(object({ referenceLocator: string() })),
+});
+const RELATIONSHIP = object({
+    spdxElementId: string(),
+    relationshipType: string(),
+    relatedSpdxElement: string(),
+});
+const published_STATEMENT = object({
+    predicate: object({
+        creationInfo: object({ creators: strictTuple([literal(CREATOR)]) }),
+        packages: array(PACKAGE),
+        relationships: array(RELATIONSHIP),
+    }),
+});
+function publishedContent(statement) {
+    const read = readJson(published_STATEMENT, statement);
+    if (!read.ok)
+        return undefined;
+    const { packages, relationships } = read.value.predicate;
+    const modules = new Map(packages.flatMap((one) => published_entryOf(one.SPDXID, moduleOf(one))));
+    const contained = Map.groupBy(relationships.filter(({ relationshipType }) => relationshipType === 'CONTAINS'), ({ spdxElementId }) => spdxElementId);
+    const described = packages.flatMap(({ SPDXID, comment }) => {
+        const [path = '', ...lines] = comment.split('\n');
+        if (!path.startsWith('/'))
+            return [];
+        const ofPath = (contained.get(SPDXID) ?? []).flatMap(({ relatedSpdxElement: id }) => modules.get(id) ?? []);
+        const [narHash] = valuesOf('narHash', lines);
+        return [{ path, narHash, modules: ofPath, layers: valuesOf('layer', lines) }];
+    });
+    const image = packages.find(({ primaryPackagePurpose }) => primaryPackagePurpose === 'CONTAINER');
+    const layers = valuesOf('layer', image?.comment.split('\n') ?? []).filter(isDigest);
+    return {
+        layers: layers.map((diffId) => ({ diffId, storePaths: pathsIn(diffId, described) })),
+        storePaths: described.map(({ path, narHash, modules: ofPath }) => ({ path, narHash, modules: ofPath })),
+    };
+}
+function pathsIn(diffId, described) {
+    return described.flatMap(({ path, layers }) => (layers.includes(diffId) ? [path] : []));
+}
+function valuesOf(key, lines) {
+    return lines.flatMap((line) => (line.startsWith(`${key}: `) ? [line.slice(key.length + 2)] : []));
+}
+function modulesOfSameContent(published, storePaths) {
+    const hashes = new Map(storePaths.flatMap(({ path, narHash }) => published_entryOf(path, narHash)));
+    const same = published.flatMap((one) => one.storePaths).filter(({ path, narHash }) => hashes.get(path) === narHash);
+    const known = same.filter(({ narHash }) => narHash !== undefined);
+    return [...new Map(known.map(({ path, modules }) => [path, { path, modules }])).values()];
+}
+function moduleOf({ name, versionInfo, externalRefs: [purl], }) {
+    const [, type] = /^pkg:(golang|cargo)\//.exec(purl?.referenceLocator ?? '') ?? [];
+    if (type !== 'golang' && type !== 'cargo')
+        return undefined;
+    return { type, name, ...(versionInfo !== undefined && { version: versionInfo }) };
+}
+function published_entryOf(key, value) {
+    return value === undefined ? [] : [[key, value]];
+}
+
+;// CONCATENATED MODULE: ./lib/cache/published-sbom.js
+
+
+
+
+
+
+async function readPublishedContents(registry, previous, images, platform, log) {
+    const own = previous.filter(({ reference }) => images.some((image) => sameRepository(image, reference.repository)));
+    const found = await Promise.all(own.map(async (one) => {
+        try {
+            const statement = await statementOf(registry, one, platform);
+            return (statement && publishedContent(statement)) ?? [];
+        }
+        catch (error) {
+            log.info(`Not using the SBOM of ${formatReference(one.reference)}: ${(0,errors/* failureSummary */.jg)(error)}`);
+            return [];
+        }
+    }));
+    return found.flat();
+}
+async function statementOf(registry, { reference: { repository }, content }, platform) {
+    if (content.kind === 'manifest')
+        return undefined;
+    const image = content.manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
+    if (image === undefined)
+        return undefined;
+    for (const { digest } of content.manifests.filter((one) => isAttestationOf(one, image.digest))) {
+        const stored = await registry.getManifest(repository, digest);
+        const statement = stored && (await readStatement(registry, repository, stored.bytes, image.digest));
+        if (statement !== undefined)
+            return statement;
+    }
+    return undefined;
+}
+const STATEMENT_LIMIT = 64 * 1024 * 1024;
+async function readStatement(registry, repository, attestation, image) {
+    const digest = findStatement(attestation, image);
+    return digest && registry.getBlob(repository, digest, STATEMENT_LIMIT);
+}
+
 ;// CONCATENATED MODULE: ./lib/sbom/elf.js
 const ELF_MAGIC = Buffer.from('\x7fELF', 'latin1');
 async function readElfSections(file) {
@@ -64025,41 +64534,6 @@ function replacement(replaced, path, version) {
     return GO_VERSION.test(version) && MODULE_PATH.test(path) ? goModule(path, version) : goModule(replaced, '');
 }
 
-;// CONCATENATED MODULE: ./lib/sbom/purl.js
-
-function modulePurl({ type, name, version }) {
-    return formatPurl(type, type === 'golang' ? name.toLowerCase() : name, version, {});
-}
-function storePathPurl({ pname, version, output }, hash, derivation) {
-    return formatPurl('nix', pname, version, { output, outputhash: hash, drvpath: derivation });
-}
-function imagePurl(name, digest, architecture) {
-    const last = name.slice(name.lastIndexOf('/') + 1);
-    return formatPurl('oci', last, digest, { arch: architecture, repository_url: name });
-}
-function sortedModules(modules) {
-    return sortedByKey(modules, modulePurl);
-}
-function sortedByKey(items, keyOf) {
-    const keyed = items.map((item) => ({ item, key: keyOf(item), json: JSON.stringify(item) }));
-    const sorted = keyed.toSorted((one, other) => compareText(one.key, other.key) || compareText(one.json, other.json));
-    return sorted.filter(({ key }, at) => key !== sorted[at - 1]?.key).map(({ item }) => item);
-}
-function formatPurl(type, name, version, qualifiers) {
-    const known = Object.entries(qualifiers).filter(([, value]) => value);
-    const query = known.map(([key, value = '']) => `${key}=${encodePurlPart(value)}`).toSorted();
-    return [
-        `pkg:${type}/${name.split('/').map(encodePurlPart).join('/')}`,
-        version ? `@${encodePurlPart(version)}` : '',
-        query.length > 0 ? `?${query.join('&')}` : '',
-    ].join('');
-}
-function encodePurlPart(text) {
-    return encodeURIComponent(text.toWellFormed())
-        .replace(/[!'()*]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`)
-        .replaceAll('%3A', ':');
-}
-
 ;// CONCATENATED MODULE: ./lib/sbom/rust-crates.js
 
 
@@ -64104,6 +64578,7 @@ async function inflateUpTo(compressed, limit) {
 
 
 
+
 async function scanModules(paths, log) {
     const sorted = [...new Set(paths)].filter(isStorePath).toSorted();
     const scanned = await mapAtMost(STORE_PATHS_AT_ONCE, sorted, async (path) => ({
@@ -64123,18 +64598,18 @@ const STORE_PATHS_AT_ONCE = 2;
 const FILES_AT_ONCE = 4;
 const FILES_LIMIT = 200_000;
 async function modulesBelow(storePath, log) {
-    const root = await (0,promises_.lstat)(storePath).catch(() => undefined);
-    if (!root?.isDirectory())
-        return sortedModules(await modulesAt(storePath));
+    if (!scan_isFolder(storePath))
+        return isProgram(storePath) ? sortedModules(await modulesIn(storePath)) : [];
     const found = [];
     let left = FILES_LIMIT;
     const folders = [storePath];
     for (let folder = folders.pop(); folder !== undefined && left > 0; folder = folders.pop()) {
-        const { subfolders, files } = await listEntries(folder);
+        await (0,external_node_timers_promises_.setImmediate)();
+        const { subfolders, files } = listEntries(folder);
         folders.push(...subfolders);
         const candidates = files.slice(0, left);
         left -= candidates.length;
-        const modules = await mapAtMost(FILES_AT_ONCE, candidates, modulesAt);
+        const modules = await mapAtMost(FILES_AT_ONCE, candidates.filter(isProgram), modulesIn);
         for (const some of modules)
             found.push(...some);
     }
@@ -64142,13 +64617,21 @@ async function modulesBelow(storePath, log) {
         log.info(`The SBOM lists only the modules of the first ${FILES_LIMIT} files of ${storePath}`);
     return sortedModules(found);
 }
-async function listEntries(folder) {
-    const entries = await (0,promises_.readdir)(folder, { withFileTypes: true }).catch(() => []);
+function listEntries(folder) {
+    const entries = entriesOf(folder);
     const pathsOf = (some) => some.map(({ name }) => (0,external_node_path_.join)(folder, name)).toSorted();
     return {
         subfolders: pathsOf(entries.filter((entry) => entry.isDirectory())),
         files: pathsOf(entries.filter((entry) => entry.isFile() && !DATA_EXTENSIONS.has((0,external_node_path_.extname)(entry.name)))),
     };
+}
+function entriesOf(folder) {
+    try {
+        return (0,external_node_fs_.readdirSync)(folder, { withFileTypes: true });
+    }
+    catch {
+        return [];
+    }
 }
 const DATA_EXTENSIONS = new Set([
     ['.c', '.cc', '.cpp', '.css', '.go', '.h', '.hpp', '.htm', '.html', '.java', '.js', '.cjs', '.mjs', '.lua', '.pl'],
@@ -64160,13 +64643,23 @@ const DATA_EXTENSIONS = new Set([
 const LIBRARY = /\.so(?:\.[0-9.]+)?$/;
 const EXECUTABLE = 0o111;
 const scan_SIZE_LIMIT = 4 * 1024 ** 3;
-async function modulesAt(path) {
+function scan_isFolder(path) {
+    return (0,external_node_fs_.lstatSync)(path, { throwIfNoEntry: false })?.isDirectory() === true;
+}
+function isProgram(path) {
     try {
-        const { mode, size } = await (0,promises_.lstat)(path);
-        if (!isRegular(mode) || size > scan_SIZE_LIMIT || ((mode & EXECUTABLE) === 0 && !LIBRARY.test(path)))
-            return [];
+        const stat = (0,external_node_fs_.lstatSync)(path);
+        return stat.isFile() && stat.size <= scan_SIZE_LIMIT && ((stat.mode & EXECUTABLE) !== 0 || LIBRARY.test(path));
+    }
+    catch {
+        return false;
+    }
+}
+async function modulesIn(path) {
+    try {
         const handle = await (0,promises_.open)(path, external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NOFOLLOW | external_node_fs_.constants.O_NONBLOCK);
         try {
+            const { size } = await handle.stat();
             return (await modulesOf({ size, read: (offset, length) => readRange(handle, offset, length) })) ?? [];
         }
         finally {
@@ -64176,9 +64669,6 @@ async function modulesAt(path) {
     catch {
         return [];
     }
-}
-function isRegular(mode) {
-    return (mode & external_node_fs_.constants.S_IFMT) === external_node_fs_.constants.S_IFREG;
 }
 async function readRange(handle, offset, length) {
     const bytes = Buffer.alloc(length);
@@ -64190,141 +64680,6 @@ async function readRange(handle, offset, length) {
         done += bytesRead;
     }
     return bytes.subarray(0, done);
-}
-
-;// CONCATENATED MODULE: ./lib/sbom/store-name.js
-
-function splitStoreName(name, deriver) {
-    const derivation = deriver &&
-        (0,external_node_path_.basename)(deriver)
-            .slice(store_name_HASH_LENGTH + 1)
-            .replace(/\.drv$/, '');
-    if (derivation === name)
-        return { ...splitVersion(name), output: 'out' };
-    if (derivation && name.startsWith(`${derivation}-`))
-        return { ...splitVersion(derivation), output: name.slice(derivation.length + 1) };
-    const split = splitVersion(name);
-    const [, version, output] = USUAL_OUTPUT.exec(split.version ?? '') ?? [];
-    return output === undefined ? { ...split, output: undefined } : { pname: split.pname, version, output };
-}
-const store_name_HASH_LENGTH = 32;
-const USUAL_OUTPUT = /^(.*\d.*)-(bin|debug|dev|devdoc|dist|doc|info|lib|libgcc|man|static|terminfo)$/;
-function splitVersion(name) {
-    const [, pname = name, version] = /^(.+?)-([^A-Za-z].*)$/s.exec(name) ?? [];
-    return { pname, version };
-}
-
-;// CONCATENATED MODULE: ./lib/sbom/spdx.js
-
-
-
-
-function spdxDocument({ image, platform, storePaths, modules }) {
-    const elements = [
-        ...sortedByKey(storePaths, ({ path }) => path).map((info) => ({ key: info.path, package: storePathPackage(info) })),
-        ...sortedModules(modules.flatMap(({ modules: of }) => of)).map((module) => ({
-            key: modulePurl(module),
-            package: modulePackage(module),
-        })),
-    ];
-    const ids = uniqueIds(elements.map(({ package: { SPDXID } }) => SPDXID));
-    const idOf = new Map(elements.map(({ key }, at) => [key, ids[at] ?? '']));
-    const [, hash = ''] = image.digest.split(':');
-    const document = {
-        spdxVersion: 'SPDX-2.3',
-        dataLicense: 'CC0-1.0',
-        SPDXID: DOCUMENT_ID,
-        name: `${image.name} (${formatPlatform(platform)})`,
-        documentNamespace: `https://spdx.org/spdxdocs/${encodeURIComponent((0,external_node_path_.basename)(image.name))}-${hash}`,
-        creationInfo: { created: spdxTime(image.created), creators: ['Tool: nix-image-action'] },
-        packages: [
-            imagePackage({ ...image, hash }, platform),
-            ...elements.map(({ package: one }, at) => ({ ...one, SPDXID: ids[at] })),
-        ],
-        relationships: relationshipsOf(storePaths, modules, idOf),
-    };
-    return Buffer.from(JSON.stringify(document));
-}
-const DOCUMENT_ID = 'SPDXRef-DOCUMENT';
-const IMAGE_ID = 'SPDXRef-image';
-const NOT_ANALYZED = { downloadLocation: 'NOASSERTION', filesAnalyzed: false };
-function imagePackage({ name, digest, hash }, { architecture }) {
-    return {
-        SPDXID: IMAGE_ID,
-        name,
-        versionInfo: digest,
-        primaryPackagePurpose: 'CONTAINER',
-        ...NOT_ANALYZED,
-        checksums: [{ algorithm: 'SHA256', checksumValue: hash }],
-        externalRefs: [purlRef(imagePurl(name, digest, architecture))],
-    };
-}
-function storePathPackage({ path, narHash, deriver }) {
-    const hash = (0,external_node_path_.basename)(path).slice(0, store_name_HASH_LENGTH);
-    const name = (0,external_node_path_.basename)(path).slice(store_name_HASH_LENGTH + 1);
-    const split = splitStoreName(name, deriver);
-    const comment = [path, narHash && `narHash: ${narHash}`].filter(Boolean).join('\n');
-    return {
-        SPDXID: spdxId(`${hash}-${name}`),
-        name: split.pname,
-        versionInfo: split.version || undefined,
-        ...NOT_ANALYZED,
-        comment,
-        externalRefs: [purlRef(storePathPurl(split, hash, deriver && (0,external_node_path_.basename)(deriver)))],
-    };
-}
-function modulePackage(module) {
-    const { type, name, version } = module;
-    const isStandardLibrary = type === 'golang' && name === 'stdlib';
-    return {
-        SPDXID: spdxId([type, name, version].filter(Boolean).join('-')),
-        name,
-        versionInfo: version,
-        ...NOT_ANALYZED,
-        externalRefs: [
-            purlRef(modulePurl(module)),
-            ...(isStandardLibrary && version !== undefined ? [cpeRef(`cpe:2.3:a:golang:go:${version}:-:*:*:*:*:*:*`)] : []),
-        ],
-    };
-}
-function purlRef(purl) {
-    return { referenceCategory: 'PACKAGE-MANAGER', referenceType: 'purl', referenceLocator: purl };
-}
-function cpeRef(cpe) {
-    return { referenceCategory: 'SECURITY', referenceType: 'cpe23Type', referenceLocator: cpe };
-}
-function relationshipsOf(storePaths, modules, idOf) {
-    const triples = [
-        ...storePaths.map(({ path }) => [IMAGE_ID, 'CONTAINS', idOf.get(path)]),
-        ...storePaths.flatMap(({ path, references = [] }) => references
-            .filter((reference) => reference !== path)
-            .map((reference) => [idOf.get(path), 'DEPENDS_ON', idOf.get(reference)])),
-        ...modules.flatMap(({ path, modules: of }) => of.map((module) => [idOf.get(path), 'CONTAINS', idOf.get(modulePurl(module))])),
-    ];
-    const unique = new Map();
-    for (const [from, type, to] of triples)
-        if (from !== undefined && to !== undefined)
-            unique.set(`${from} ${type} ${to}`, { spdxElementId: from, relationshipType: type, relatedSpdxElement: to });
-    const sorted = [...unique].toSorted(([one], [other]) => (one < other ? -1 : 1)).map(([, value]) => value);
-    return [{ spdxElementId: DOCUMENT_ID, relationshipType: 'DESCRIBES', relatedSpdxElement: IMAGE_ID }, ...sorted];
-}
-function spdxId(text) {
-    return `SPDXRef-${text.replace(/[^A-Za-z0-9.-]/g, '-')}`;
-}
-function uniqueIds(ids) {
-    const used = new Set([DOCUMENT_ID, IMAGE_ID]);
-    return ids.map((id) => {
-        let unique = id;
-        for (let number = 2; used.has(unique); number++)
-            unique = `${id}-${number}`;
-        used.add(unique);
-        return unique;
-    });
-}
-function spdxTime(created) {
-    const time = new Date(created ?? Number.NaN);
-    const year = time.getUTCFullYear();
-    return year >= 0 && year <= 9999 ? time.toISOString().replace(/\.\d+Z$/, 'Z') : '1970-01-01T00:00:00Z';
 }
 
 ;// CONCATENATED MODULE: ./lib/sbom/store-info.js
@@ -64449,40 +64804,54 @@ function fromNixBase32(text) {
 
 
 
-function startSbom({ layered }, { platform, tempFolder }, registry, log) {
+
+
+
+function startSbom({ layered }, { platform, tempFolder, previous, images }, registry, log) {
     const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths));
-    const describing = describeStorePaths([...known], log);
+    const reading = readPublishedContents(registry, previous, images, platform, log);
+    const describing = describeStorePaths([...known], reading, log);
     describing.catch(() => undefined);
     return {
-        async attach({ created, storePaths }, images) {
+        async attach({ created, layers: pushed }, images) {
+            const published = await reading;
+            const layers = completeLayers(pushed, published);
+            const paths = [...new Set(layers?.flatMap(({ storePaths }) => storePaths))];
             const [first] = images;
-            if (storePaths === undefined || storePaths.length === 0 || first === undefined) {
-                log.info(`No SBOM: ${storePaths ? 'the image contains no store paths' : NOT_ALL_KNOWN}`);
+            if (layers === undefined || paths.length === 0 || first === undefined) {
+                log.info(`No SBOM: ${layers ? 'the image contains no store paths' : NOT_ALL_KNOWN}`);
                 return undefined;
             }
-            const more = await describeStorePaths(storePaths.filter((path) => !known.has(path)), log);
-            const all = await describing;
-            const contents = {
-                storePaths: [...all.storePaths, ...more.storePaths],
-                modules: [...all.modules, ...more.modules],
-            };
+            const more = paths.filter((path) => !known.has(path));
+            const local = [await describing, await describeStorePaths(more, reading, log)];
+            const facts = local.flatMap(({ storePaths }) => storePaths);
+            const storePaths = withPublishedHashes(facts, pushed, published);
+            const same = modulesOfSameContent(published, storePaths);
+            const samePaths = new Set(same.map(({ path }) => path));
+            const found = local.flatMap(({ modules }) => modules).filter(({ path }) => !samePaths.has(path));
+            const modules = [...same, ...found];
             const name = formatRepository(first.repository);
-            const document = spdxDocument({ image: { name, digest: first.digest, created }, platform, ...contents });
+            const image = { name, digest: first.digest, created };
+            const document = spdxDocument({ image, platform, layers, storePaths, modules });
             const repositories = images.map(({ repository }) => repository);
             return attachSbom(registry, first, repositories, document, tempFolder);
         },
     };
 }
 const NOT_ALL_KNOWN = 'the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them';
-async function describeStorePaths(paths, log) {
-    const [storePaths, modules] = await Promise.all([readStoreInfo(paths, log), scanModules(paths, log)]);
+async function describeStorePaths(paths, reading, log) {
+    const facts = readStoreInfo(paths, log);
+    const published = await reading;
+    const same = published.length === 0 ? [] : modulesOfSameContent(published, await facts);
+    const known = new Set(same.map(({ path }) => path));
+    const unknown = paths.filter((path) => !known.has(path));
+    const [storePaths, modules] = await Promise.all([facts, scanModules(unknown, log)]);
     return { storePaths, modules };
 }
 async function keepSbom(registry, published, image, repositories, tempFolder) {
     for (const { manifest } of published.attestations) {
-        const statement = findStatement(manifest.bytes, published.digest);
-        const bytes = statement && (await registry.getBlob(published.repository, statement, STATEMENT_LIMIT));
-        const document = bytes && documentIn(bytes);
+        const statement = await readStatement(registry, published.repository, manifest.bytes, published.digest);
+        const document = statement && documentIn(statement);
         if (document === undefined)
             continue;
         if (image.digest === published.digest)
@@ -64492,7 +64861,6 @@ async function keepSbom(registry, published, image, repositories, tempFolder) {
     }
     return undefined;
 }
-const STATEMENT_LIMIT = 64 * 1024 * 1024;
 async function attachSbom(registry, { repository, mediaType, digest, size }, repositories, document, tempFolder) {
     const subject = { name: formatRepository(repository), mediaType, digest, size };
     const attestation = sbomAttestation(subject, document);
@@ -64527,6 +64895,8 @@ var temp_folder = __nccwpck_require__(61622);
 
 
 
+
+
 async function testImage({ script, image, system, storePath }, tempFolder, log) {
     if (script === '')
         return;
@@ -64544,9 +64914,16 @@ async function testImage({ script, image, system, storePath }, tempFolder, log) 
         throw new errors/* ImageError */.C8({
             message: `The test of ${image} for ${system} failed with exit code ${result.exitCode}`,
             detail: (0,lib_text/* lastLines */.w$)(result.log, LINES_IN_ERROR) || 'it wrote nothing',
-            hint: 'The image is not handed over to merge, and no tag has moved. Fix the image, or the script in `test`. To see each command of the script, begin it with `set -x`.',
+            hint: hintFor(image, result.log),
         });
     log.info(`The test of ${image} passed in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+}
+function hintFor(image, log) {
+    const { host } = parseReference(image).repository;
+    const login = /unauthorized|(?<!permission )denied|authentication required/i.test(log)
+        ? ` If the script can't pull the image, log in before this step:\n${loginStep(host)}`
+        : '';
+    return `The image is not handed over to merge, and no tag has moved. Fix the image, or the script in \`test\`. To see each command of the script, begin it with \`set -x\`.${login}`;
 }
 const RUN_FILE = 'exec > >(exec cat >&2) 2>&1; exec bash --noprofile --norc -eo pipefail "$1"';
 const LINES_IN_ERROR = 30;
@@ -64765,6 +65142,303 @@ async function estimateCompressed(content) {
     }
     return sampled === 0 ? 0 : Math.round((compressed / sampled) * size);
 }
+
+// EXTERNAL MODULE: external "node:async_hooks"
+var external_node_async_hooks_ = __nccwpck_require__(16698);
+// EXTERNAL MODULE: external "node:diagnostics_channel"
+var external_node_diagnostics_channel_ = __nccwpck_require__(53053);
+;// CONCATENATED MODULE: ./lib/record/artifact-requests.js
+
+
+
+
+
+
+
+
+const calls = new external_node_async_hooks_.AsyncLocalStorage();
+async function callWithin(timeoutMs, operation, start) {
+    const { promise, reject } = Promise.withResolvers();
+    const call = { ended: false, requests: new Set(), fail: reject };
+    const late = new Error(`the connection stalled: no response within ${Math.round(timeoutMs / 1000)} s`);
+    const timer = setTimeout(() => reject(late), timeoutMs);
+    const activity = startActivity(`the artifact service to ${operation}`);
+    try {
+        return await Promise.race([calls.run(call, start), promise]);
+    }
+    finally {
+        clearTimeout(timer);
+        activity.end();
+        call.ended = true;
+        for (const request of call.requests)
+            abandon(request);
+    }
+}
+let watching = false;
+function watchClient() {
+    if (watching)
+        return;
+    watching = true;
+    (0,external_node_diagnostics_channel_.subscribe)('http.client.request.created', (message) => {
+        const call = calls.getStore();
+        if (call !== undefined)
+            watchRequest(message.request, call);
+    });
+    process.on('uncaughtException', (error) => {
+        const call = calls.getStore();
+        if (call !== undefined)
+            call.fail(error);
+        else if (process.listenerCount('uncaughtException') === 1)
+            throw error;
+    });
+}
+function isGitea({ GITEA_ACTIONS, FORGEJO_ACTIONS } = process.env) {
+    return GITEA_ACTIONS === 'true' || FORGEJO_ACTIONS === 'true';
+}
+function reservesNames() {
+    return !isGitea() && process.env.ACT !== 'true';
+}
+function adaptToAct(request) {
+    request.path = request.path.replace(/([?&]sig=[\w-]{43})(?=&|$)/, '$1%3D');
+    if (!request.path.endsWith('/CreateArtifact'))
+        return;
+    const write = request.write.bind(request);
+    const rewrite = (body) => {
+        const { mime_type: _, ...message } = JSON.parse(String(body));
+        const text = JSON.stringify(message);
+        request.setHeader('content-length', Buffer.byteLength(text));
+        return write(text);
+    };
+    Object.assign(request, { write: rewrite });
+}
+function watchRequest(request, call) {
+    request.once('error', call.fail);
+    if (process.env.ACT === 'true' && !isGitea())
+        adaptToAct(request);
+    if (call.ended) {
+        abandon(request);
+        return;
+    }
+    call.requests.add(request);
+    request.once('close', () => call.requests.delete(request));
+    request.once('response', (response) => {
+        response.once('close', () => {
+            if (!response.complete)
+                call.fail(new Error('the connection closed before the response was complete'));
+        });
+        const operation = /\/twirp\/.*\/(\w+)$/.exec(request.path)?.[1];
+        const { statusCode: status = 0, headers } = response;
+        const fail = (text) => call.fail(new ErrorResponse(status, operation, text, headers['retry-after']));
+        if (status >= 400)
+            readResponse(response, fail);
+        else if (status === 200 && operation !== undefined)
+            whenRead(response, () => readResponse(response, (text) => {
+                if (!isJson(text))
+                    fail(text);
+            }));
+    });
+}
+function abandon(request) {
+    const code = request.path.includes('/twirp/') ? 'ECONNRESET' : 'ERR_CANCELED';
+    request.destroy(Object.assign(new Error('the call has ended'), { code }));
+}
+function whenRead(response, onRead) {
+    response.on('newListener', function listen(event) {
+        if (event !== 'data')
+            return;
+        response.off('newListener', listen);
+        onRead();
+    });
+}
+function readResponse(response, onEnd) {
+    const chunks = [];
+    let size = 0;
+    response.on('data', (chunk) => {
+        if (size < RESPONSE_LIMIT)
+            chunks.push(chunk);
+        size += chunk.length;
+    });
+    response.once('end', () => onEnd(Buffer.concat(chunks).toString('utf8')));
+}
+function isJson(text) {
+    try {
+        JSON.parse(text);
+        return true;
+    }
+    catch {
+        return false;
+    }
+}
+const RESPONSE_LIMIT = 4 * 1024 * 1024;
+class ErrorResponse extends Error {
+    status;
+    operation;
+    text;
+    retryAfter;
+    constructor(status, operation, text, retryAfter) {
+        const reason = errorText(text);
+        const where = operation ?? 'the blob store';
+        const message = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
+        super(`${where} answered ${message}${status < 400 ? ', but not with JSON' : ''}${reason === '' ? '' : `: ${reason}`}`);
+        this.status = status;
+        this.operation = operation;
+        this.text = text;
+        this.retryAfter = retryAfter;
+    }
+}
+const TWIRP_ERROR = object({ msg: string() });
+function errorText(text) {
+    const twirp = readJson(TWIRP_ERROR, text);
+    return twirp.ok ? (0,lib_text/* sanitizeLine */.g$)(twirp.value.msg) : readErrorAnswer(text).detail;
+}
+
+;// CONCATENATED MODULE: ./lib/record/artifact-client.js
+
+
+
+
+
+
+class NoArtifactService extends errors/* RecordError */.W1 {
+}
+class ArtifactError extends errors/* RecordError */.W1 {
+    attempts;
+    retryAfter;
+    constructor(parts, attempts, retryAfter) {
+        super(parts);
+        this.attempts = attempts;
+        this.retryAfter = retryAfter;
+    }
+}
+const FEW_ATTEMPTS = 5;
+async function loadArtifactClient() {
+    const missing = missingVariable();
+    if (missing !== undefined)
+        throw new Error(`the environment variable ${missing} is not set`);
+    if (isGitea())
+        process.env.GITHUB_SERVER_URL = 'https://github.com';
+    const { DefaultArtifactClient } = await Promise.all(/* import() */[__nccwpck_require__.e(690), __nccwpck_require__.e(584)]).then(__nccwpck_require__.bind(__nccwpck_require__, 20584));
+    watchClient();
+    return new DefaultArtifactClient();
+}
+function preloadArtifactClient() {
+    if (missingVariable() === undefined)
+        Promise.all(/* import() */[__nccwpck_require__.e(690), __nccwpck_require__.e(584)]).then(__nccwpck_require__.bind(__nccwpck_require__, 20584)).catch(() => undefined);
+}
+function missingVariable() {
+    return ['ACTIONS_RUNTIME_TOKEN', 'ACTIONS_RESULTS_URL'].find((name) => !process.env[name]);
+}
+function openArtifactCalls({ log, wait = external_node_timers_promises_.setTimeout, timeoutMs = STALL, }) {
+    let loading;
+    const client = () => {
+        loading ??= loadArtifactClient();
+        return loading;
+    };
+    const clock = createClock(() => performance.now(), wait);
+    const budgets = createBudgets(clock.now);
+    const backOffs = createBackOffs(clock, log);
+    function callsOf(work) {
+        return async (operation, start) => {
+            const attempt = budgets.startAttempt(SERVICE, work);
+            try {
+                const result = await callWithin(attempt.limit(timeoutMs), operation, async () => start(await client()));
+                attempt.answered();
+                return result;
+            }
+            catch (error) {
+                const failure = explainArtifactError(operation, error);
+                if (failure instanceof ArtifactError && failure.attempts === 1)
+                    attempt.answered();
+                else
+                    attempt.failed();
+                throw failure;
+            }
+        };
+    }
+    async function pause(error, work) {
+        work.count++;
+        if (!(error instanceof ArtifactError))
+            throw error;
+        work.since ??= clock.now();
+        const { attempts, retryAfter, parts } = error;
+        const delay = retryDelay(work.count, retryAfter, Date.now(), Math.random());
+        const left = budgets.left(SERVICE, work) - LAST_ATTEMPT;
+        if (work.count >= attempts || delay > left)
+            throw withTries(error, work, clock.now());
+        const why = `${parts.message}: ${(0,errors/* firstLine */.TM)(parts.detail)}`;
+        await backOffs.wait({ origin: SERVICE, count: work.count, delay, asked: false, why });
+    }
+    return {
+        async persist(doWork) {
+            const work = budgets.startWork();
+            const call = callsOf(work);
+            while (true) {
+                try {
+                    return await doWork(call);
+                }
+                catch (error) {
+                    await pause(error, work);
+                }
+            }
+        },
+    };
+}
+const SERVICE = 'artifacts';
+const LAST_ATTEMPT = 5_000;
+function withTries(error, { count, start }, now) {
+    if (count === 1)
+        return error;
+    return new ArtifactError({ ...error.parts, message: `${error.parts.message} (${formatAttempts(count, now - start)})` }, error.attempts);
+}
+function isNameTaken(error) {
+    const { cause } = error;
+    return cause instanceof ErrorResponse && cause.status === 409 && cause.operation === 'CreateArtifact';
+}
+function explainArtifactError(operation, error) {
+    const detail = (0,errors/* messageOf */.bD)(error);
+    if (/ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(detail) || errorName(error) === 'GHESNotSupportedError')
+        return new NoArtifactService({
+            message: `Can't ${operation}: this runner has no artifact service`,
+            detail,
+            hint: HAND_OVER_OUTPUTS,
+        });
+    if (isGitea() && error instanceof ErrorResponse && error.status === 404 && UPLOAD_OR_LIST.has(error.operation ?? ''))
+        return new NoArtifactService({
+            message: `Can't ${operation}: this server does not support the current version of the artifact service`,
+            detail,
+            hint: HAND_OVER_OUTPUTS,
+        });
+    if ((0,disk/* isDiskError */.Mi)(error))
+        return error;
+    const parts = { message: `Can't ${operation}`, detail, hint: artifactHint(detail), cause: error };
+    return new ArtifactError(parts, attemptsAfter(error), error instanceof ErrorResponse ? error.retryAfter : undefined);
+}
+const UPLOAD_OR_LIST = new Set(['CreateArtifact', 'ListArtifacts']);
+function attemptsAfter(error) {
+    if (errorName(error) === 'ArtifactNotFoundError')
+        return FEW_ATTEMPTS;
+    if (!(error instanceof ErrorResponse))
+        return Number.POSITIVE_INFINITY;
+    const { status, operation, text } = error;
+    if (isNameTaken(error) || QUOTA.test(text))
+        return 1;
+    if (status < 400 || isRetryable(status, text))
+        return Number.POSITIVE_INFINITY;
+    if (operation === undefined || status === 404 || status === 409)
+        return FEW_ATTEMPTS;
+    return 1;
+}
+function errorName(error) {
+    return error?.name;
+}
+const QUOTA = /insufficient usage|storage quota/i;
+const HAND_OVER_OUTPUTS = 'Pass the `record` outputs of the build jobs to the `digests` input of the merge. See examples/workflows/without-artifacts.yml in the repository of this action.';
+function artifactHint(detail) {
+    if (QUOTA.test(detail))
+        return `Delete artifacts that are no longer needed, and re-run this job. ${WITHOUT_ARTIFACTS}`;
+    return `Re-run this job. ${WITHOUT_ARTIFACTS}`;
+}
+const WITHOUT_ARTIFACTS = `To avoid artifacts: ${HAND_OVER_OUTPUTS.replace('Pass', 'pass')}`;
 
 ;// CONCATENATED MODULE: ./lib/nix/build.js
 
@@ -65128,286 +65802,6 @@ async function logDiskSpace(when, folders, log, warned = false) {
         log.warning(`The disk is nearly full ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(short)}. ${MORE_SPACE}`);
     return short.length > 0;
 }
-
-// EXTERNAL MODULE: external "node:async_hooks"
-var external_node_async_hooks_ = __nccwpck_require__(16698);
-// EXTERNAL MODULE: external "node:diagnostics_channel"
-var external_node_diagnostics_channel_ = __nccwpck_require__(53053);
-;// CONCATENATED MODULE: ./lib/record/artifact-requests.js
-
-
-
-
-
-
-
-
-const calls = new external_node_async_hooks_.AsyncLocalStorage();
-async function callWithin(timeoutMs, operation, start) {
-    const { promise, reject } = Promise.withResolvers();
-    const call = { ended: false, requests: new Set(), fail: reject };
-    const late = new Error(`the connection stalled: no response within ${Math.round(timeoutMs / 1000)} s`);
-    const timer = setTimeout(() => reject(late), timeoutMs);
-    const activity = startActivity(`the artifact service to ${operation}`);
-    try {
-        return await Promise.race([calls.run(call, start), promise]);
-    }
-    finally {
-        clearTimeout(timer);
-        activity.end();
-        call.ended = true;
-        for (const request of call.requests)
-            abandon(request);
-    }
-}
-let watching = false;
-function watchClient() {
-    if (watching)
-        return;
-    watching = true;
-    (0,external_node_diagnostics_channel_.subscribe)('http.client.request.created', (message) => {
-        const call = calls.getStore();
-        if (call !== undefined)
-            watchRequest(message.request, call);
-    });
-    process.on('uncaughtException', (error) => {
-        const call = calls.getStore();
-        if (call !== undefined)
-            call.fail(error);
-        else if (process.listenerCount('uncaughtException') === 1)
-            throw error;
-    });
-}
-function isGitea({ GITEA_ACTIONS, FORGEJO_ACTIONS } = process.env) {
-    return GITEA_ACTIONS === 'true' || FORGEJO_ACTIONS === 'true';
-}
-function reservesNames() {
-    return !isGitea() && process.env.ACT !== 'true';
-}
-function adaptToAct(request) {
-    request.path = request.path.replace(/([?&]sig=[\w-]{43})(?=&|$)/, '$1%3D');
-    if (!request.path.endsWith('/CreateArtifact'))
-        return;
-    const write = request.write.bind(request);
-    const rewrite = (body) => {
-        const { mime_type: _, ...message } = JSON.parse(String(body));
-        const text = JSON.stringify(message);
-        request.setHeader('content-length', Buffer.byteLength(text));
-        return write(text);
-    };
-    Object.assign(request, { write: rewrite });
-}
-function watchRequest(request, call) {
-    request.once('error', call.fail);
-    if (process.env.ACT === 'true' && !isGitea())
-        adaptToAct(request);
-    if (call.ended) {
-        abandon(request);
-        return;
-    }
-    call.requests.add(request);
-    request.once('close', () => call.requests.delete(request));
-    request.once('response', (response) => {
-        response.once('close', () => {
-            if (!response.complete)
-                call.fail(new Error('the connection closed before the response was complete'));
-        });
-        const operation = /\/twirp\/.*\/(\w+)$/.exec(request.path)?.[1];
-        const { statusCode: status = 0, headers } = response;
-        const fail = (text) => call.fail(new ErrorResponse(status, operation, text, headers['retry-after']));
-        if (status >= 400)
-            readResponse(response, fail);
-        else if (status === 200 && operation !== undefined)
-            whenRead(response, () => readResponse(response, (text) => {
-                if (!isJson(text))
-                    fail(text);
-            }));
-    });
-}
-function abandon(request) {
-    const code = request.path.includes('/twirp/') ? 'ECONNRESET' : 'ERR_CANCELED';
-    request.destroy(Object.assign(new Error('the call has ended'), { code }));
-}
-function whenRead(response, onRead) {
-    response.on('newListener', function listen(event) {
-        if (event !== 'data')
-            return;
-        response.off('newListener', listen);
-        onRead();
-    });
-}
-function readResponse(response, onEnd) {
-    const chunks = [];
-    let size = 0;
-    response.on('data', (chunk) => {
-        if (size < RESPONSE_LIMIT)
-            chunks.push(chunk);
-        size += chunk.length;
-    });
-    response.once('end', () => onEnd(Buffer.concat(chunks).toString('utf8')));
-}
-function isJson(text) {
-    try {
-        JSON.parse(text);
-        return true;
-    }
-    catch {
-        return false;
-    }
-}
-const RESPONSE_LIMIT = 4 * 1024 * 1024;
-class ErrorResponse extends Error {
-    status;
-    operation;
-    text;
-    retryAfter;
-    constructor(status, operation, text, retryAfter) {
-        const reason = errorText(text);
-        const where = operation ?? 'the blob store';
-        const message = `${status} ${external_node_http_.STATUS_CODES[status] ?? ''}`.trim();
-        super(`${where} answered ${message}${status < 400 ? ', but not with JSON' : ''}${reason === '' ? '' : `: ${reason}`}`);
-        this.status = status;
-        this.operation = operation;
-        this.text = text;
-        this.retryAfter = retryAfter;
-    }
-}
-const TWIRP_ERROR = object({ msg: string() });
-function errorText(text) {
-    const twirp = readJson(TWIRP_ERROR, text);
-    return twirp.ok ? (0,lib_text/* sanitizeLine */.g$)(twirp.value.msg) : readErrorAnswer(text).detail;
-}
-
-;// CONCATENATED MODULE: ./lib/record/artifact-client.js
-
-
-
-
-
-
-class NoArtifactService extends errors/* RecordError */.W1 {
-}
-class ArtifactError extends errors/* RecordError */.W1 {
-    attempts;
-    retryAfter;
-    constructor(parts, attempts, retryAfter) {
-        super(parts);
-        this.attempts = attempts;
-        this.retryAfter = retryAfter;
-    }
-}
-const FEW_ATTEMPTS = 5;
-async function openArtifactCalls({ log, wait = external_node_timers_promises_.setTimeout, timeoutMs = STALL, }) {
-    if (isGitea())
-        process.env.GITHUB_SERVER_URL = 'https://github.com';
-    const { DefaultArtifactClient } = await Promise.all(/* import() */[__nccwpck_require__.e(690), __nccwpck_require__.e(584)]).then(__nccwpck_require__.bind(__nccwpck_require__, 20584));
-    const client = new DefaultArtifactClient();
-    watchClient();
-    const clock = createClock(() => performance.now(), wait);
-    const budgets = createBudgets(clock.now);
-    const backOffs = createBackOffs(clock, log);
-    function callsOf(work) {
-        return async (operation, start) => {
-            const attempt = budgets.startAttempt(SERVICE, work);
-            try {
-                const result = await callWithin(attempt.limit(timeoutMs), operation, () => start(client));
-                attempt.answered();
-                return result;
-            }
-            catch (error) {
-                const failure = explainArtifactError(operation, error);
-                if (failure instanceof ArtifactError && failure.attempts === 1)
-                    attempt.answered();
-                else
-                    attempt.failed();
-                throw failure;
-            }
-        };
-    }
-    async function pause(error, work) {
-        work.count++;
-        if (!(error instanceof ArtifactError))
-            throw error;
-        work.since ??= clock.now();
-        const { attempts, retryAfter, parts } = error;
-        const delay = retryDelay(work.count, retryAfter, Date.now(), Math.random());
-        const left = budgets.left(SERVICE, work) - LAST_ATTEMPT;
-        if (work.count >= attempts || delay > left)
-            throw withTries(error, work, clock.now());
-        const why = `${parts.message}: ${(0,errors/* firstLine */.TM)(parts.detail)}`;
-        await backOffs.wait({ origin: SERVICE, count: work.count, delay, asked: false, why });
-    }
-    return {
-        async persist(doWork) {
-            const work = budgets.startWork();
-            const call = callsOf(work);
-            while (true) {
-                try {
-                    return await doWork(call);
-                }
-                catch (error) {
-                    await pause(error, work);
-                }
-            }
-        },
-    };
-}
-const SERVICE = 'artifacts';
-const LAST_ATTEMPT = 5_000;
-function withTries(error, { count, start }, now) {
-    if (count === 1)
-        return error;
-    return new ArtifactError({ ...error.parts, message: `${error.parts.message} (${formatAttempts(count, now - start)})` }, error.attempts);
-}
-function isNameTaken(error) {
-    const { cause } = error;
-    return cause instanceof ErrorResponse && cause.status === 409 && cause.operation === 'CreateArtifact';
-}
-function explainArtifactError(operation, error) {
-    const detail = (0,errors/* messageOf */.bD)(error);
-    if (/ACTIONS_(RUNTIME_TOKEN|RESULTS_URL)/.test(detail) || errorName(error) === 'GHESNotSupportedError')
-        return new NoArtifactService({
-            message: `Can't ${operation}: this runner has no artifact service`,
-            detail,
-            hint: HAND_OVER_OUTPUTS,
-        });
-    if (isGitea() && error instanceof ErrorResponse && error.status === 404 && UPLOAD_OR_LIST.has(error.operation ?? ''))
-        return new NoArtifactService({
-            message: `Can't ${operation}: this server does not support the current version of the artifact service`,
-            detail,
-            hint: HAND_OVER_OUTPUTS,
-        });
-    if ((0,disk/* isDiskError */.Mi)(error))
-        return error;
-    const parts = { message: `Can't ${operation}`, detail, hint: artifactHint(detail), cause: error };
-    return new ArtifactError(parts, attemptsAfter(error), error instanceof ErrorResponse ? error.retryAfter : undefined);
-}
-const UPLOAD_OR_LIST = new Set(['CreateArtifact', 'ListArtifacts']);
-function attemptsAfter(error) {
-    if (errorName(error) === 'ArtifactNotFoundError')
-        return FEW_ATTEMPTS;
-    if (!(error instanceof ErrorResponse))
-        return Number.POSITIVE_INFINITY;
-    const { status, operation, text } = error;
-    if (isNameTaken(error) || QUOTA.test(text))
-        return 1;
-    if (status < 400 || isRetryable(status, text))
-        return Number.POSITIVE_INFINITY;
-    if (operation === undefined || status === 404 || status === 409)
-        return FEW_ATTEMPTS;
-    return 1;
-}
-function errorName(error) {
-    return error?.name;
-}
-const QUOTA = /insufficient usage|storage quota/i;
-const HAND_OVER_OUTPUTS = 'Pass the `record` outputs of the build jobs to the `digests` input of the merge. See examples/workflows/without-artifacts.yml in the repository of this action.';
-function artifactHint(detail) {
-    if (QUOTA.test(detail))
-        return `Delete artifacts that are no longer needed, and re-run this job. ${WITHOUT_ARTIFACTS}`;
-    return `Re-run this job. ${WITHOUT_ARTIFACTS}`;
-}
-const WITHOUT_ARTIFACTS = `To avoid artifacts: ${HAND_OVER_OUTPUTS.replace('Pass', 'pass')}`;
 
 ;// CONCATENATED MODULE: ./lib/record/artifact-name.js
 
@@ -68190,7 +68584,7 @@ function unzipSync(data, opts) {
 
 async function readRecords({ own, pattern }, settings) {
     return (0,temp_folder/* withTempFolder */.J)(settings.tempFolder, async (folder) => {
-        const calls = await openArtifactCalls(settings);
+        const calls = openArtifactCalls(settings);
         const isOwn = ({ name }) => own && name.startsWith(artifact_name_PREFIX);
         const isOther = ({ name }) => !name.startsWith(artifact_name_PREFIX) && matchesPattern(name, pattern);
         const artifacts = await calls.persist((call) => listUntilStable(call, (one) => isOwn(one) || isOther(one)));
@@ -68366,7 +68760,7 @@ async function readJobRecords(tempFolder, run) {
 
 async function writeRecord(record, retentionDays, settings) {
     await (0,temp_folder/* withTempFolder */.J)(settings.tempFolder, async (folder) => {
-        const calls = await openArtifactCalls(settings);
+        const calls = openArtifactCalls(settings);
         const file = (0,external_node_path_.join)(folder, FILE);
         await (0,promises_.writeFile)(file, `${serializeRecord(record)}\n`);
         const taken = new Set();
@@ -68728,6 +69122,7 @@ function joinLines(...all) {
 
 
 
+
 async function build(inputs, workflow, tools) {
     const { registry, log } = tools;
     const { system, push, nixArgs } = inputs;
@@ -68747,6 +69142,8 @@ async function build(inputs, workflow, tools) {
     ]);
     const call = { installable, nixArgs, system, runnerSystem, folders: [store_path_storeFolder(), tempFolder] };
     const withRegistry = inputs.pushWith === 'registry';
+    if (push)
+        preloadArtifactClient();
     const [published, evaluation] = await Promise.all([
         findPublished(registry, withRegistry ? previous : [], inputs.images, platform, log),
         local === undefined ? evaluateImage(call, log) : undefined,
@@ -68774,12 +69171,18 @@ async function build(inputs, workflow, tools) {
         }
         const pushing = { source, images: inputs.images, tag, platform, check };
         const { compression, labels } = inputs;
-        const pending = inputs.sbom && withRegistry ? startSbom(source, { platform, tempFolder }, registry, log) : undefined;
-        const beforeTag = testOf(inputs, storePath, tempFolder, log);
-        const { layers, info, images, contents } = withRegistry
+        const describing = { platform, images: inputs.images, previous, tempFolder };
+        const pending = inputs.sbom && withRegistry ? startSbom(source, describing, registry, log) : undefined;
+        const test = testOf(inputs, storePath, tempFolder, log);
+        let sbom;
+        const beforeTag = async (stored, contents) => {
+            for (const { digest } of stored.slice(0, 1))
+                await test(digest);
+            sbom = await pending?.attach(contents, stored);
+        };
+        const { layers, info, images } = withRegistry
             ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder, beforeTag }, registry, log)
             : await pushWithDocker(pushing, registry, log);
-        const sbom = contents && (await pending?.attach(contents, images));
         const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity));
         await handOver(records, inputs.retentionDays, tempFolder, log);
         return reportBuild(images, records, tag, { ...built, ...(layers && { layers }), sbom }, layers && trafficOf(layers));
@@ -68806,9 +69209,13 @@ async function reuseImage(found, inputs, identity, { registry, log }) {
     if (!unchanged)
         log.info(`With the labels of this run, its digest is ${image.digest}; its layers are unchanged`);
     const test = testOf(inputs, storePath, workflow.tempFolder, log);
-    const sent = await publishUnchanged(registry, image, images, tag, test);
+    let sbom;
+    const sent = await publishUnchanged(registry, image, images, tag, async (digest) => {
+        await test(digest);
+        if (inputs.sbom)
+            sbom = await keepSbom(registry, published, image, images, workflow.tempFolder);
+    });
     const kept = images.map((repository) => ({ ...image, repository }));
-    const sbom = inputs.sbom ? await keepSbom(registry, published, image, images, workflow.tempFolder) : undefined;
     const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity));
     await handOver(records, inputs.retentionDays, workflow.tempFolder, log);
     const built = { system, platform, storePath, reused: unchanged ? 'as-is' : 'relabelled', sbom };
@@ -69344,7 +69751,7 @@ function createReferrersReader({ http, transport, errorOf, }) {
                 const reply = await transport.send(call);
                 if (!reply.ok && (UNRELATED.has(reply.status) || reply.status >= 500))
                     throw await errorOf(call, http.drain(reply));
-                const listed = isSuccess(reply) ? entriesOf(contentWithinLimit(reply, call), reply.headers, name) : undefined;
+                const listed = isSuccess(reply) ? referrers_entriesOf(contentWithinLimit(reply, call), reply.headers, name) : undefined;
                 if (listed === undefined)
                     return undefined;
                 manifests.push(...listed);
@@ -69356,7 +69763,7 @@ function createReferrersReader({ http, transport, errorOf, }) {
     };
 }
 const EMPTY_LIST = object({ mediaType: literal(OCI_INDEX), manifests: null_() });
-function entriesOf(bytes, headers, name) {
+function referrers_entriesOf(bytes, headers, name) {
     if (readJson(EMPTY_LIST, bytes).ok)
         return [];
     try {
@@ -69918,7 +70325,7 @@ function provesManifest({ status, headers }, digest) {
     return status === 201;
 }
 
-;// CONCATENATED MODULE: ./lib/registry/registry.js
+;// CONCATENATED MODULE: ./lib/registry/client.js
 
 
 
@@ -69991,9 +70398,11 @@ async function findExisting(registry, repository, { manifests, supported }, pred
     }
     return undefined;
 }
-async function attachBundle(registry, subjects, bundle, predicateType) {
+async function uploadBundle(registry, subjects, bundle) {
     const repositories = [...new Map(subjects.map((one) => [formatRepository(one.repository), one.repository])).values()];
     await settleAll([EMPTY_CONFIG, bundle].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))));
+}
+function attachBundle(registry, subjects, bundle, predicateType) {
     return settleAll(subjects.map(async (one) => {
         const { repository, subject, supported } = one;
         const manifest = composeAttestation(subject, bundle, predicateType);
@@ -70310,6 +70719,7 @@ function toLibraryError(error) {
 
 
 
+
 async function attest(request, tools) {
     const { images, index, builds, store } = request;
     const { registry, http, log } = tools;
@@ -70336,7 +70746,9 @@ async function attest(request, tools) {
     });
     const services = request.services ?? servicesFor(claims, server);
     const { bytes, logIndex } = await signStatement(statement, identity, services, request.limits);
-    const storage = await storeWithGitHub(store, bytes, http);
+    const storing = storeWithGitHub(store, bytes, http);
+    await settleAll([storing, uploadBundle(registry, missing, bytes)]);
+    const storage = await storing;
     const attached = await attachBundle(registry, missing, bytes, PROVENANCE_TYPE);
     const logged = logIndex === undefined ? '' : `, with the entry ${logIndex} in the log of ${services.rekor}`;
     log.info(`Attested ${name} and its ${builds.length} images: signed as ${server}/${claims.job_workflow_ref}${logged}`);
@@ -70887,6 +71299,28 @@ function chooseSystems(images, call) {
     });
     return { planned, warnings, notes };
 }
+function assertOffered(wanted, offered, { flake }) {
+    const missing = wanted.filter((system) => !offered.includes(system));
+    if (missing.length > 0)
+        throw new errors/* NixError */.Yq({
+            message: `The flake ${flake} has no packages for ${missing.join(', ')}, which \`systems\` lists`,
+            detail: `it has packages for ${offered.join(', ') || 'no system'}`,
+            hint: CHANGE_SYSTEMS,
+        });
+}
+function assertPlanned(wanted, planned, images, { flake, attribute }) {
+    const missing = wanted.filter((system) => !planned.some((one) => one.system === system));
+    if (missing.length > 0)
+        throw new errors/* NixError */.Yq({
+            message: `The flake ${flake} has no packages.<system>.${attribute} for ${missing.join(', ')}, which \`systems\` lists`,
+            detail: images
+                .filter(({ system }) => missing.includes(system))
+                .map((image) => formatImage(image, attribute))
+                .join('\n'),
+            hint: CHANGE_SYSTEMS,
+        });
+}
+const CHANGE_SYSTEMS = 'Remove these systems from `systems`, or add the image for them to the flake.';
 function noImage(images, { flake, attribute, runnerSystem }) {
     const failed = images.filter((image) => image.kind === 'failed');
     const [first] = failed;
@@ -70985,7 +71419,9 @@ async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
     const { flake, attribute, nixArgs } = inputs;
     const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`;
     const call = { flake, attribute, nixArgs, runnerSystem, missing };
-    const systems = await listSystems(call, log);
+    const offered = await listSystems(call, log);
+    const systems = inputs.systems.length === 0 ? offered : inputs.systems;
+    assertOffered(systems, offered, call);
     const shared = shareLookUps(registry);
     const earlier = inputs.push ? await readPreviousImages(shared, inputs.reuseFrom, log) : [];
     const indexes = inputs.rebuild ? [] : ownIndexes(earlier, inputs.images);
@@ -70993,6 +71429,7 @@ async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
     const limit = evaluationsAtOnce(process.availableMemory(), (0,external_node_os_.availableParallelism)());
     const images = await evaluateSystems(call, systems, needsStorePath, limit, log);
     const { planned, warnings, notes } = chooseSystems(images, call);
+    assertPlanned(inputs.systems, planned, images, call);
     for (const note of notes)
         log.info(note);
     for (const warning of warnings)
@@ -71375,141 +71812,8 @@ async function buildConfig(inputs, { runnerSystem, tempFolder }, { log }) {
     });
 }
 
-;// CONCATENATED MODULE: ./lib/registry/credentials.js
-
-
-
-
-
-
-function credentialsFrom(files, onSecret) {
-    return async (repository) => {
-        const { host } = repository;
-        for (const file of [files.docker, ...files.podman]) {
-            const config = await readCredentialFile(file, host);
-            const credential = (await fromHelper(helperFor(host, config.credHelpers ?? {}), file, host)) ??
-                (await fromHelper(config.credsStore, file, host)) ??
-                fromAuths(config.auths ?? {}, repository, onSecret);
-            if (credential === undefined)
-                continue;
-            onSecret(credential.kind === 'password' ? credential.password : credential.token);
-            return credential;
-        }
-        return undefined;
-    };
-}
-const AUTH_ENTRY = object({
-    auth: nullish(string()),
-    identitytoken: nullish(string()),
-    username: nullish(string()),
-    password: nullish(string()),
-});
-const CREDENTIAL_FILE = object({
-    auths: nullish(record(string(), nullish(AUTH_ENTRY))),
-    credHelpers: nullish(record(string(), string())),
-    credsStore: nullish(string()),
-});
-const HELPER_ANSWER = object({ Username: string(), Secret: string() });
-function registryKeys(host) {
-    return host === 'docker.io' ? [HUB_KEY, host, 'index.docker.io', 'registry-1.docker.io'] : [host];
-}
-const HUB_KEY = 'https://index.docker.io/v1/';
-function helperFor(host, helpers) {
-    const key = registryKeys(host).find((one) => Object.hasOwn(helpers, one));
-    return key === undefined ? undefined : helpers[key];
-}
-async function readCredentialFile(file, host) {
-    const text = await (0,promises_.readFile)(file, 'utf8').catch((error) => {
-        if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
-            return '{}';
-        throw unreadableCredentials(file, host, error.message);
-    });
-    const result = readJson(CREDENTIAL_FILE, text.trim() === '' ? '{}' : text);
-    if (result.ok)
-        return result.value;
-    const { place } = result;
-    throw unreadableCredentials(file, host, place === undefined ? 'it is not a JSON object' : `"${place}" has an unexpected type`);
-}
-function unreadableCredentials(file, host, why) {
-    return new RegistryError({
-        host,
-        problem: 'other',
-        message: `Can't read the credentials for ${host} from ${file}`,
-        detail: why,
-        hint: `Fix or remove the file, then log in to ${host} again.`,
-    });
-}
-function fromAuths(auths, repository, onSecret) {
-    const entry = findEntry(auths, repository);
-    if (!entry)
-        return undefined;
-    if (entry.identitytoken)
-        return { kind: 'identity-token', token: entry.identitytoken };
-    if (entry.username && entry.password) {
-        return { kind: 'password', username: entry.username, password: entry.password };
-    }
-    if (!entry.auth)
-        return undefined;
-    onSecret(entry.auth);
-    const decoded = Buffer.from(entry.auth, 'base64').toString('utf8').replace(/\0+$/, '');
-    const colon = decoded.indexOf(':');
-    if (colon < 1)
-        return undefined;
-    return { kind: 'password', username: decoded.slice(0, colon), password: decoded.slice(colon + 1) };
-}
-function findEntry(auths, { host, path }) {
-    const parts = path.split('/');
-    const namespaces = parts.map((_, index) => `${host}/${parts.slice(0, parts.length - index).join('/')}`);
-    const keys = registryKeys(host);
-    const exact = [...namespaces, ...keys].find((key) => Object.hasOwn(auths, key));
-    if (exact !== undefined)
-        return auths[exact];
-    return Object.entries(auths).find(([key]) => keys.includes(hostOfUrl(key) ?? ''))?.[1];
-}
-function hostOfUrl(key) {
-    return /^(?:https?:\/\/)?([^/]+)\/?(?:v[12]\/?)?$/.exec(key)?.[1];
-}
-async function fromHelper(name, file, host) {
-    if (!name)
-        return undefined;
-    const program = `docker-credential-${name}`;
-    if (!/^[A-Za-z0-9._-]{1,100}$/.test(name))
-        throw helperFailed(program, file, host, 'this is not a program name');
-    const result = await runCommand(program, ['get'], {
-        trust: 'everything',
-        input: registryKeys(host)[0] ?? host,
-        timeoutMs: 60_000,
-    });
-    if (result === undefined)
-        throw helperFailed(program, file, host, 'the program is not on the PATH');
-    const { exitCode, stdout, log } = result;
-    if (exitCode === 0)
-        return readHelperAnswer(stdout, program, file, host);
-    if (/credentials not found/i.test(`${stdout}${log}`))
-        return undefined;
-    throw helperFailed(program, file, host, (0,lib_text/* sanitize */.aj)(log.trim()) || `it exited with status ${exitCode}`);
-}
-function readHelperAnswer(stdout, program, file, host) {
-    const answer = readJson(HELPER_ANSWER, stdout);
-    if (!answer.ok)
-        throw helperFailed(program, file, host, 'its output is not the JSON of a credential helper');
-    const { Username: username, Secret: secret } = answer.value;
-    if (secret === '')
-        return undefined;
-    if (username === '<token>')
-        return { kind: 'identity-token', token: secret };
-    return { kind: 'password', username, password: secret };
-}
-function helperFailed(program, file, host, why) {
-    return new RegistryError({
-        host,
-        problem: 'other',
-        message: `The credential helper ${program}, which is set in ${file} for ${host}, failed`,
-        detail: why,
-    });
-}
-
 ;// CONCATENATED MODULE: ./lib/run.js
+
 
 
 
@@ -71538,9 +71842,10 @@ function helperFailed(program, file, host, why) {
 async function run(env) {
     const stopReports = reportSilence(log/* jobLog */.W.info);
     try {
+        const token = inputOf(env, 'token');
+        if (token !== '')
+            log/* jobLog */.W.mask(token);
         const inputs = readInputs(env);
-        if (inputs.mode === 'merge' && inputs.token !== '')
-            log/* jobLog */.W.mask(inputs.token);
         for (const notice of inputs.notices)
             log/* jobLog */.W.notice(notice);
         for (const note of inputs.notes)
@@ -71597,7 +71902,7 @@ const SUMMARY_LIMIT = 256 * 1024;
 async function runMode(inputs, env) {
     const wait = (milliseconds) => (0,cancellation/* waitUnlessCancelled */.Tj)(milliseconds, cancel/* cancellation */.WN.signal);
     const http = createHttp({ log: log/* jobLog */.W, userAgent: 'nix-image-action', env, wait });
-    const tools = { http, registry: openRegistry(http, env), log: log/* jobLog */.W, cancellation: cancel/* cancellation */.WN };
+    const tools = { http, registry: openRegistry(http, inputs, env), log: log/* jobLog */.W, cancellation: cancel/* cancellation */.WN };
     const workflow = readWorkflow(env);
     switch (inputs.mode) {
         case 'plan':
@@ -71610,14 +71915,14 @@ async function runMode(inputs, env) {
             return verify(inputs, workflow, tools);
     }
 }
-function openRegistry(http, env) {
+function openRegistry(http, inputs, env) {
     const onSecret = (secret) => log/* jobLog */.W.mask(secret);
     const runtime = env.XDG_RUNTIME_DIR && (0,external_node_path_.join)(env.XDG_RUNTIME_DIR, 'containers', 'auth.json');
     const files = {
         docker: (0,external_node_path_.join)(env.DOCKER_CONFIG || (0,external_node_path_.join)(env.HOME || (0,external_node_os_.homedir)(), '.docker'), 'config.json'),
         podman: [env.REGISTRY_AUTH_FILE, runtime].flatMap((file) => file || []),
     };
-    const credentials = credentialsFrom(files, onSecret);
+    const credentials = withFallback(credentialsFrom(files, onSecret), readTokenLogin(env, inputs));
     return createRegistry({ http, credentials, onSecret });
 }
 async function explainError(error, env) {

@@ -17,11 +17,11 @@ import { findBuildx } from '../__tests__/support/buildx.ts'
 import { startDistribution } from '../__tests__/support/distribution.ts'
 import { type Docker, startDocker } from '../__tests__/support/docker.ts'
 import { prepareRunner } from '../__tests__/support/runner.ts'
-import { compare, figures, type Row, type Run, table } from './bench/figures.ts'
+import { compare, compareTime, figures, type Row, type Run, table } from './bench/figures.ts'
 import { changeOneLayer, collectFiles, writeImage } from './bench/images.ts'
 import { createLayeredFlake, LAYERS, type LayeredFlake, VARIANTS } from './bench/layered.ts'
 import { type Measured, measure, median } from './bench/measure.ts'
-import { type MergeSize, mergeWithAction, mergeWithBuildx } from './bench/merge.ts'
+import { type Attesting, type MergeSize, mergeWithAction, mergeWithBuildx, startAttesting } from './bench/merge.ts'
 import { startProxy } from './bench/proxy.ts'
 import { publishExample } from './bench/unchanged.ts'
 
@@ -74,16 +74,7 @@ async function measureUnchanged(): Promise<Row> {
   progress('unchanged commit')
   const { build, evaluate, close } = await publishExample()
   try {
-    const [own, other] = await interleave(build, evaluate)
-    const [ours, theirs] = [figures(own), figures(other)]
-    return {
-      name: 'unchanged commit, more time',
-      own: ours,
-      other: { tool: 'nix eval', ...theirs },
-      ratio: ours.seconds - theirs.seconds,
-      bound: 1,
-      unit: 's',
-    }
+    return compareTime('unchanged commit, more time', 1, 'nix eval', await interleave(build, evaluate))
   } finally {
     await close()
   }
@@ -94,7 +85,8 @@ async function measureMerges(): Promise<readonly Row[]> {
   const rows: Row[] = []
   const buildx = await findBuildx()
   const registry = await startDistribution()
-  const own = (merged: MergeSize) => () => mergeWithAction(registry, merged)
+  const attesting = await startAttesting()
+  const own = (merged: MergeSize, services?: Attesting) => () => mergeWithAction(registry, merged, services)
   const compareWith = comparison(rows)
   try {
     if (buildx === undefined) progress('buildx is not installed: skipping the comparison of merges')
@@ -104,7 +96,15 @@ async function measureMerges(): Promise<readonly Row[]> {
       await compareWith('merge, the same with 60 layers each', 1, 'buildx imagetools', own(LAYERED), other(LAYERED))
     }
     await compareWith('merge, 8 platforms to 10 tags', 1.5, '2 platforms to 3 tags', own(MANY), own(FEW))
+    const more = 'merge with attest, 2 platforms to 3 tags, more time'
+    if (more.includes(values.only)) {
+      progress(more)
+      add(rows, compareTime(more, 1, 'without attest', await interleave(own(FEW, attesting), own(FEW))))
+    }
+    const many = 'merge with attest, 8 platforms to 10 tags'
+    await compareWith(many, 1.5, '2 platforms to 3 tags', own(MANY, attesting), own(FEW, attesting))
   } finally {
+    await attesting.close()
     await registry.close()
   }
   return rows
@@ -167,6 +167,11 @@ async function measureLayered(): Promise<readonly Row[]> {
       fresh((host) => streamToSkopeo(host, script)),
     )
     add(rows, compare('layered, streamed, cold', 0.6, 'script into skopeo', streamed))
+    const described = await interleave(
+      fresh((host) => attribute('stream-image', host)),
+      fresh((host) => attribute('stream-image', host, { sbom: 'false' })),
+    )
+    add(rows, compare('layered, SBOM, cold', 1.05, 'the same without an SBOM', described))
 
     await withRegistry((host) => attribute('image', host))
     const full = async (name: string, host: string, more = {}) => {
@@ -184,7 +189,7 @@ async function measureLayered(): Promise<readonly Row[]> {
 
     const { host } = registry
     const reused = { 'reuse-from': `${host}/bench/own:latest`, tag: '' }
-    await attribute('image', host, { tag: 'latest' })
+    await publishLayered(flake, host, {})
     for (let at = 0; at < runs; at++) await recordNix(flake, `changed-${at}`)
     const changed = await interleave(
       numbered((at) => attribute(`changed-${at}`, host, reused)),
@@ -209,7 +214,7 @@ async function measureLayered(): Promise<readonly Row[]> {
     try {
       const image = `${host}/bench/large`
       await large.build('conf')
-      await pushLayered(large, host, { attribute: 'image', tag: 'latest', image })
+      await publishLayered(large, host, { image })
       for (let at = 0; at < runs; at++) {
         await recordNix(large, `small-${at}`)
         await recordNix(flake, `small-${at}`)
@@ -251,12 +256,22 @@ async function recordNix(flake: LayeredFlake, attribute: string): Promise<void> 
   await withRegistry((host) => pushLayered(flake, host, { attribute, 'reuse-from': '' }, 'false'))
 }
 
+/** Builds and merges an image. Only an index lists SBOMs. */
+async function publishLayered(
+  flake: LayeredFlake,
+  host: string,
+  inputs: Readonly<Record<string, string>>,
+): Promise<void> {
+  const { record } = await pushLayered(flake, host, { attribute: 'image', ...inputs })
+  await pushLayered(flake, host, { mode: 'merge', tags: 'latest', digests: record, ...inputs })
+}
+
 async function pushLayered(
   flake: LayeredFlake,
   host: string,
   inputs: Readonly<Record<string, string>>,
   pushed = 'true',
-): Promise<Run> {
+): Promise<Run & { readonly record: string }> {
   const runner = await prepareRunner({
     cwd: flake.folder,
     inputs: {
@@ -273,7 +288,8 @@ async function pushLayered(
   try {
     const inFolder = [`--chdir=${runner.cwd}`, process.execPath, runner.main]
     const measured = await measure('env', inFolder, runner.env)
-    return { ...measured, bytes: Number((await runner.readOutputs())['pushed-bytes'] ?? 0) }
+    const { 'pushed-bytes': bytes = '0', record = '' } = await runner.readOutputs()
+    return { ...measured, bytes: Number(bytes), record }
   } finally {
     await runner.close()
   }

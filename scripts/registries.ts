@@ -1,4 +1,4 @@
-// Builds registries from their Go modules, and tests the action against them.
+// Builds registries and the programs that read them from their Go modules, and tests the action against them.
 //
 //   npm run test:registries                   all registries
 //   npm run test:registries -- zot gitea      only test files with one of these in their names
@@ -16,11 +16,9 @@ const args = process.argv.slice(2)
 // Arguments before the first option of Jest are parts of file names.
 const optionsAt = args.findIndex((arg) => arg.startsWith('-'))
 const names = optionsAt < 0 ? args : args.slice(0, optionsAt)
-// The tests of Gitea also need its runner, and all tests need Distribution as a second registry.
-const isNeeded = ({ name }: Program): boolean =>
-  names.length === 0 ||
-  name === 'distribution' ||
-  names.some((part) => basename(part).startsWith(name.split('-')[0] ?? ''))
+// The tests of Gitea also need its runner.
+const isNeeded = ({ name, shared, tests = name.replace(/-.*/, '') }: Program): boolean =>
+  names.length === 0 || shared === true || names.some((part) => basename(part).startsWith(tests))
 const missing = allPrograms.filter(
   (program) => isNeeded(program) && !existsSync(join(programFolder(program), program.name)),
 )
@@ -31,7 +29,7 @@ for (const program of missing) {
   try {
     build(program)
   } catch (error) {
-    // Continue: only the tests of this registry fail.
+    // Continue: only the tests of this program fail.
     console.error(`${program.name} could not be built: ${error instanceof Error ? error.message : error}`)
   }
 }

@@ -12,6 +12,7 @@ import { diskFailure } from './fs/disk.ts'
 import { createHttp, type Http } from './http/client.ts'
 import { inputOf } from './inputs/field.ts'
 import { type Inputs, readInputs } from './inputs/inputs.ts'
+import { readTokenLogin } from './inputs/token.ts'
 import { reportSilence } from './log.ts'
 import { build } from './modes/build.ts'
 import { merge } from './modes/merge.ts'
@@ -19,8 +20,9 @@ import type { Result } from './modes/mode.ts'
 import { plan } from './modes/plan.ts'
 import { verify } from './modes/verify.ts'
 import { waitUnlessCancelled } from './process/cancellation.ts'
-import { credentialsFrom } from './registry/credentials.ts'
-import { createRegistry, type Registry } from './registry/registry.ts'
+import { createRegistry } from './registry/client.ts'
+import { credentialsFrom, withFallback } from './registry/credentials.ts'
+import type { Registry } from './registry/registry.ts'
 import { RegistryError } from './registry/registry-error.ts'
 import { withoutSecrets } from './secrets.ts'
 import { withoutEscapes, withoutHidden } from './text.ts'
@@ -37,8 +39,10 @@ import { withoutEscapes, withoutHidden } from './text.ts'
 export async function run(env: Environment): Promise<number> {
   const stopReports = reportSilence(jobLog.info)
   try {
+    // Before anything else, because errors quote inputs.
+    const token = inputOf(env, 'token')
+    if (token !== '') jobLog.mask(token)
     const inputs = readInputs(env)
-    if (inputs.mode === 'merge' && inputs.token !== '') jobLog.mask(inputs.token)
     for (const notice of inputs.notices) jobLog.notice(notice)
     for (const note of inputs.notes) jobLog.info(note)
     const { outputs, summary, artifacts = [], failure } = await runMode(inputs, env)
@@ -94,7 +98,7 @@ const SUMMARY_LIMIT = 256 * 1024
 async function runMode(inputs: Inputs, env: Environment): Promise<Result> {
   const wait = (milliseconds: number) => waitUnlessCancelled(milliseconds, cancellation.signal)
   const http = createHttp({ log: jobLog, userAgent: 'nix-image-action', env, wait })
-  const tools = { http, registry: openRegistry(http, env), log: jobLog, cancellation }
+  const tools = { http, registry: openRegistry(http, inputs, env), log: jobLog, cancellation }
   const workflow = readWorkflow(env)
   switch (inputs.mode) {
     case 'plan':
@@ -108,14 +112,14 @@ async function runMode(inputs: Inputs, env: Environment): Promise<Result> {
   }
 }
 
-function openRegistry(http: Http, env: Environment): Registry {
+function openRegistry(http: Http, inputs: Inputs, env: Environment): Registry {
   const onSecret = (secret: string) => jobLog.mask(secret)
   const runtime = env.XDG_RUNTIME_DIR && join(env.XDG_RUNTIME_DIR, 'containers', 'auth.json')
   const files = {
     docker: join(env.DOCKER_CONFIG || join(env.HOME || homedir(), '.docker'), 'config.json'),
     podman: [env.REGISTRY_AUTH_FILE, runtime].flatMap((file) => file || []),
   }
-  const credentials = credentialsFrom(files, onSecret)
+  const credentials = withFallback(credentialsFrom(files, onSecret), readTokenLogin(env, inputs))
   return createRegistry({ http, credentials, onSecret })
 }
 

@@ -6,10 +6,11 @@ import { ActionError } from '../../src/errors.ts'
 import { createHttp } from '../../src/http/client.ts'
 import type { JobLog } from '../../src/log.ts'
 import type { Digest } from '../../src/oci/reference.ts'
-import { createRegistry, type Registry } from '../../src/registry/registry.ts'
+import { createRegistry } from '../../src/registry/client.ts'
+import type { Registry } from '../../src/registry/registry.ts'
 import { type GitHost, startGitHost } from '../support/git-host.ts'
 import { afterwards, COMMIT, type Pushed, push, pushIndex, TOKEN, TWO_SYSTEMS } from '../support/merging.ts'
-import type { TestRegistry } from '../support/registry.ts'
+import type { SeenRequest, TestRegistry } from '../support/registry.ts'
 import { OCI_INDEX } from '../support/seed.ts'
 import { CLAIMS, type Sigstore, startSigstore } from '../support/sigstore.ts'
 
@@ -151,4 +152,34 @@ export async function referrersOf(
   if (!answer.ok) return []
   const list: { readonly manifests: readonly ReferrerEntry[] } = JSON.parse(await answer.text())
   return list.manifests
+}
+
+/**
+ * Holds requests to a registry until all of the same wave have arrived: a client that waits for the answer to one of them
+ * before it sends the next one never finishes.
+ * @param size the number of requests in each wave of a kind. The request for the API's version is not held
+ * @returns the size and the kind of each wave, in order
+ */
+export function holdWaves(registry: TestRegistry, size: (kind: string) => number): readonly string[] {
+  const waves: string[] = []
+  const waiting = new Map<string, PromiseWithResolvers<void>[]>()
+  registry.setFault((request) => {
+    const kind = kindOf(request)
+    if (kind === 'GET base') return undefined
+    const arrived = [...(waiting.get(kind) ?? []), Promise.withResolvers<void>()]
+    waiting.set(kind, arrived)
+    if (arrived.length === size(kind)) {
+      waves.push(`${arrived.length} × ${kind}`)
+      waiting.delete(kind)
+      for (const { resolve } of arrived) resolve()
+    }
+    const until = Promise.all(arrived.map(({ promise }) => promise))
+    return { kind: 'hold', until }
+  })
+  return waves
+}
+
+function kindOf({ method, route, reference = '' }: SeenRequest): string {
+  if (route !== 'manifest') return `${method} ${route}`
+  return `${method} manifest by ${reference.startsWith('sha256:') ? 'digest' : 'tag'}`
 }

@@ -107,7 +107,16 @@ describe('plan', () => {
       rebuild: false,
       sbom: true,
       runners: new Map(),
+      systems: [],
     })
+  })
+
+  test('has a list of systems', () => {
+    expect(readPlan({ systems: 'x86_64-linux, aarch64-linux\nx86_64-linux' }).systems).toEqual([
+      'x86_64-linux',
+      'aarch64-linux',
+    ])
+    expect(() => readPlan({ systems: 'x86_64' })).toThrow('The input `systems` is not valid')
   })
 
   test('takes what the builds take', () => {
@@ -240,7 +249,6 @@ describe('an input of another mode is reported', () => {
     ],
     ['build', { tags: 'v1' }, 'users pull in `tags` of a step with `mode: merge`, which may follow in the same job'],
     ['build', { systems: 'x86_64-linux' }, '`system`'],
-    ['plan', { systems: 'x86_64-linux' }, 'plan finds the systems in the flake'],
     ['verify', { tag: '1.2.3' }, 'Name the image to verify in `image`, with its tag or digest.'],
     ['verify', { tags: '1.2.3' }, 'Name the image to verify in `image`, with its tag or digest.'],
     ['verify', { systems: 'x86_64-linux' }, 'verify verifies the image of one `system`.'],

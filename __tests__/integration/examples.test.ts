@@ -1,8 +1,10 @@
 import { execFile } from 'node:child_process'
 import { cp, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
+import * as v from 'valibot'
 import { type Lab, startLab } from '../support/lab.ts'
 import { passed } from '../support/runner.ts'
 import { SBOM_ENTRY } from '../support/sbom.ts'
@@ -60,21 +62,67 @@ test('one-system.yml needs no artifact service: the merge finds the record of it
   expect(await read('latest')).toMatchObject({ manifests: [{ platform: AMD64 }, SBOM_ENTRY] })
 })
 
+test('pull-request.yml builds the images of all systems, and publishes nothing', async () => {
+  const logs: string[] = []
+  await run('pull-request.yml', {}, { eventName: 'pull_request', onLog: (log) => logs.push(log) })
+  expect(logs).toHaveLength(2)
+  const catalog = await fetch(`http://${lab.registry.host}/v2/_catalog`)
+  expect(await catalog.json()).toEqual({ repositories: [] })
+  expect(await lab.artifacts.artifacts()).toEqual([])
+})
+
 test.each([
-  ['logs in and publishes for pushes', 'push', ['owner/app'], 2, ['build', 'build', 'merge']],
-  ['succeeds for pull requests, does not log in, and publishes nothing', 'pull_request', [], 0, []],
-])('pull-request.yml %s', async (_what, eventName, repositories, records, loggedIn) => {
-  const logins: string[] = []
-  const logIn = async ({ job }: ActionStep) => {
-    logins.push(job)
+  ['publishes pull requests of the same repository as `pr-7`, without other tags', 'Owner/App', ['pr-7']],
+  ['publishes nothing for pull requests of forks', 'Other/App', undefined],
+])('preview.yml %s', async (_what, fork, tags) => {
+  const event = { 'event.number': '7', 'event.pull_request.head.repo.full_name': fork }
+  await run('preview.yml', {}, { eventName: 'pull_request', github: event })
+  const list = await fetch(`http://${lab.registry.host}/v2/owner/app/tags/list`)
+  const { tags: published } = v.parse(v.object({ tags: v.optional(v.array(v.string())) }), await list.json())
+  expect(published).toEqual(tags)
+  if (tags !== undefined) expect(await read('pr-7')).toMatchObject(TWO)
+})
+
+test('several-images.yml publishes an index for each app', async () => {
+  await run('several-images.yml', {}, { change: (text) => text.replace('${{ matrix.app }}Image', 'containerImage') })
+  for (const app of ['api', 'web']) expect(await read('latest', `owner/app-${app}`)).toMatchObject(TWO)
+})
+
+test('registries.yml publishes to several registries', async () => {
+  const logins: unknown[] = []
+  const logIn = async ({ with: { registry = 'docker.io' } }: ActionStep) => {
+    logins.push(registry)
     return {}
   }
-  await run('pull-request.yml', { 'docker/login-action': logIn }, { eventName })
-  expect(logins).toEqual(loggedIn)
-  const catalog = await fetch(`http://${lab.registry.host}/v2/_catalog`)
-  expect(await catalog.json()).toEqual({ repositories })
-  expect(await lab.artifacts.artifacts()).toHaveLength(records)
-  if (records > 0) expect(await read('latest')).toMatchObject(TWO)
+  const names = ['one/app', 'two/app']
+  await run(
+    'registries.yml',
+    {
+      'docker/login-action': logIn,
+      'aws-actions/configure-aws-credentials': nothing,
+      'aws-actions/amazon-ecr-login': nothing,
+      'google-github-actions/auth': async () => ({ outputs: { access_token: 'token of Google' } }),
+    },
+    {
+      change: (text) =>
+        text.replace(
+          /(IMAGES: \|\n)( {4}.*\n)+/,
+          (_, head) => `${head}${names.map((name) => `    ghcr.io/${name}\n`).join('')}`,
+        ),
+    },
+  )
+  expect(logins).toEqual(['docker.io', 'REGION-docker.pkg.dev', 'quay.io', 'harbor.example.com', 'forgejo.example.com'])
+  for (const name of names)
+    expect(await read('latest', name)).toMatchObject({ manifests: [{ platform: AMD64 }, SBOM_ENTRY] })
+})
+
+test('without-flakes.yml publishes the image of default.nix', async () => {
+  await writeFile(
+    join(lab.hello, 'default.nix'),
+    '{ system }: { image = (import ./image.nix { inherit system; architecture = { x86_64-linux = "amd64"; aarch64-linux = "arm64"; }.${system}; }).tarGz; }',
+  )
+  await run('without-flakes.yml', {})
+  expect(await read('latest')).toMatchObject(TWO)
 })
 
 test.each(['x86_64-linux', 'aarch64-linux'])('the minimal flake has an image for %s', async (system) => {
@@ -86,6 +134,17 @@ test.each(['x86_64-linux', 'aarch64-linux'])('the minimal flake has an image for
   passed(await lab.build(system, { cwd: flake, inputs }))
   expect(await read(system)).toMatchObject({ layers: expect.any(Array) })
 })
+
+test.each(['cross/flake.nix', 'nix2container/flake.nix', 'without-flakes/default.nix'])(
+  'Nix can parse %s',
+  async (path) => {
+    const file = fileURLToPath(new URL(`../../examples/${path}`, import.meta.url))
+    const { stdout } = await promisify(execFile)('nix-instantiate', ['--parse', file], {
+      env: { ...process.env, ...lab.nix },
+    })
+    expect(stdout).toMatch(/build(Layered)?Image/)
+  },
+)
 
 /** The parts of nixpkgs that the minimal flake uses, without network access. */
 const NIXPKGS = `{
@@ -208,6 +267,21 @@ const AMD64 = { os: 'linux', architecture: 'amd64' }
 const ARM64 = { os: 'linux', architecture: 'arm64' }
 const TWO = { manifests: [{ platform: AMD64 }, { platform: ARM64 }, SBOM_ENTRY, SBOM_ENTRY] }
 
+const SECRETS = ['DOCKERHUB_TOKEN', 'QUAY_TOKEN', 'HARBOR_TOKEN', 'FORGEJO_TOKEN']
+const VARS = [
+  'DOCKERHUB_USERNAME',
+  'GOOGLE_IDENTITY_PROVIDER',
+  'GOOGLE_SERVICE_ACCOUNT',
+  'QUAY_ROBOT',
+  'HARBOR_ROBOT',
+  'FORGEJO_USER',
+]
+
+/** Gives each name a value. */
+function named(names: readonly string[]): Readonly<Record<string, string>> {
+  return Object.fromEntries(names.map((name) => [name, `value of ${name}`]))
+}
+
 /** An action without outputs or side effects. */
 async function nothing(): Promise<StepResult> {
   return {}
@@ -218,6 +292,8 @@ interface Circumstances {
   readonly env?: Readonly<Record<string, string>>
   /** The event that triggered the run. */
   readonly eventName?: string
+  /** More values of `github.…`. */
+  readonly github?: Readonly<Record<string, string>>
   /** Receives the log of each of this action's steps. */
   readonly onLog?: (log: string) => void
   /** Changes the workflow before the run. */
@@ -227,7 +303,7 @@ interface Circumstances {
 async function run(
   name: string,
   actions: WorkflowRun['actions'],
-  { env = {}, eventName = 'push', onLog = () => undefined, change = (text) => text }: Circumstances = {},
+  { env = {}, eventName = 'push', github = {}, onLog = () => undefined, change = (text) => text }: Circumstances = {},
 ): ReturnType<typeof runWorkflow> {
   const text = change(await readFile(new URL(`../../examples/workflows/${name}`, import.meta.url), 'utf8'))
   expect(text).toContain('ghcr.io')
@@ -238,7 +314,10 @@ async function run(
       token: 'token-of-the-job',
       ref_name: 'v1.2.3',
       event_name: eventName,
+      ...github,
     },
+    secrets: named(SECRETS),
+    vars: named(VARS),
     actions: {
       'actions/checkout': nothing,
       'docker/login-action': nothing,

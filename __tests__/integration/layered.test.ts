@@ -240,6 +240,15 @@ test('published layers are not read, however the rest of the image changes', asy
   expect((await readPushed(recompressed.outputs.image)).recipes).toEqual([DIGEST, DIGEST, DIGEST, undefined])
 }, 120_000)
 
+test('layers of another repository are not uploaded again', async () => {
+  const flake = await layeredFlake(lab, '{ built = image { contents = { one = "1"; two = "2"; }; }; }')
+  const other = newImage()
+  const first = await pushDescribed(flake, 'built', { inputs: { image: other } })
+  passed(await lab.merge({ inputs: { image: other, digests: first.outputs.record ?? '' }, env: WITHOUT_ARTIFACTS }))
+  const step = await pushDescribed(flake, 'built', { inputs: { 'reuse-from': `${other}:latest` } })
+  expect(step.outputs).toMatchObject({ digest: first.outputs.digest, 'reused-layers': '3', 'pushed-bytes': '0' })
+}, 60_000)
+
 test.each([
   ['a store path', 'fragile', ''],
   ['the topmost layer', 'app-customisation-layer', 'layer.tar'],

@@ -1,13 +1,14 @@
 import { execFile } from 'node:child_process'
-import { mkdtemp, writeFile } from 'node:fs/promises'
+import { chmod, mkdtemp, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { auditableSection, elfFile } from '../sbom/elf-file.ts'
 import { findBuildx } from '../support/buildx.ts'
 import { digestOf } from '../support/digest.ts'
 import { type Lab, startLab } from '../support/lab.ts'
-import { layeredFlake } from '../support/layered.ts'
+import { layeredFlake, storePathNamed } from '../support/layered.ts'
 import { startRegistry, type TestRegistry } from '../support/registry.ts'
 import { type ActionCall, type ActionRun, passed } from '../support/runner.ts'
 
@@ -107,9 +108,9 @@ async function readSbom(
   return { subject: manifest.subject.digest, document: predicate }
 }
 
-/** The first line of the comment of a package is its store path. */
+/** The first line of the comment of a store path is the path. */
 function storePathsIn({ packages }: Document): readonly string[] {
-  return packages.flatMap(({ comment }) => comment?.split('\n')[0] ?? []).sort()
+  return packages.flatMap(({ comment }) => /^\/.*$/m.exec(comment ?? '')?.[0] ?? []).sort()
 }
 
 /** Returns the store paths that the layers of an image have files of, as tar lists them. */
@@ -170,7 +171,7 @@ test.each([
     expect(expected).toHaveLength(count)
     expect(storePathsIn(document)).toEqual(expected)
     // Nix knows all of them.
-    const ofPaths = document.packages.filter(({ comment }) => comment !== undefined)
+    const ofPaths = document.packages.filter(({ comment }) => comment?.startsWith('/'))
     expect(ofPaths.map(({ comment }) => comment)).toEqual(
       ofPaths.map(() => expect.stringContaining('narHash: sha256-')),
     )
@@ -189,25 +190,32 @@ test('an image without store paths has no SBOM, and is not built again', async (
   expect((await build({ image, attribute: 'empty' }, { cwd, jobTotal: 1 })).outputs.unchanged).toBe('true')
 }, 60_000)
 
-test('an image on top of a base that no history describes is not built again', async () => {
-  const image = newImage()
-  const cwd = await layeredFlake(
-    lab,
-    `let base = image { contents.base = "base"; }; in {
+test.each([
+  ['compressed', 'compressed'],
+  // Its layers are not read if they are published: the SBOM of the published image has their store paths.
+  ['uncompressed', 'run "base.tar" "gzip -dc ${compressed} > $out"'],
+])(
+  'an image on top of a base that no history describes is not built again: %s',
+  async (_, base) => {
+    const image = newImage()
+    const cwd = await layeredFlake(
+      lab,
+      `let compressed = image { contents.base = "base"; }; base = ${base}; in {
       based = image { contents.top = "top"; description.from_image = "\${base}"; };
       next = image { contents.top = "next"; description.from_image = "\${base}"; };
     }`,
-  )
-  for (const attribute of ['based', 'next']) {
-    const first = await build({ image, attribute }, { cwd, jobTotal: 1 })
-    // The archive of the base is read, whether its layers are uploaded or reused.
-    const paths = storePathsIn((await readSbom(image, sbomsIn(first)[0])).document)
-    expect(paths.map((path) => path.slice(-4))).toEqual(expect.arrayContaining(['base', '-top']))
-    expect(paths).toEqual(await storePathsInLayers(image, first.outputs.digest))
-    passed(await mergeRecords(image, [first.outputs.record]))
-    expect((await build({ image, attribute }, { cwd, jobTotal: 1 })).outputs.unchanged).toBe('true')
-  }
-}, 120_000)
+    )
+    for (const attribute of ['based', 'next']) {
+      const first = await build({ image, attribute }, { cwd, jobTotal: 1 })
+      const paths = storePathsIn((await readSbom(image, sbomsIn(first)[0])).document)
+      expect(paths.map((path) => path.slice(-4))).toEqual(expect.arrayContaining(['base', '-top']))
+      expect(paths).toEqual(await storePathsInLayers(image, first.outputs.digest))
+      passed(await mergeRecords(image, [first.outputs.record]))
+      expect((await build({ image, attribute }, { cwd, jobTotal: 1 })).outputs.unchanged).toBe('true')
+    }
+  },
+  120_000,
+)
 
 test('the index lists the SBOM of each platform, as Docker reads it, and the file is the same', async () => {
   const image = newImage()
@@ -343,6 +351,36 @@ test('every repository has the SBOMs', async () => {
   const all = [...images, third].join('\n')
   const next = await publish(all)
   for (const sbom of next.sboms) await read(third, 'manifests', sbom ?? '')
+}, 60_000)
+
+test('the modules of unchanged programs come from the published SBOM, which spares the search', async () => {
+  const image = newImage()
+  const program = elfFile([
+    { name: '.dep-v0', content: auditableSection([{ name: 'itoa', version: '1.0.9', source: 'local' }]) },
+  ])
+  const writeProgram = `echo ${program.toString('base64')} | base64 -d > program; chmod +x program`
+  const cwd = await layeredFlake(
+    lab,
+    `let of = other: image { contents = { program = "program"; inherit other; }; commands.program = "${writeProgram}"; };
+    in { first = of "one"; next = of "two"; again = of "three"; }`,
+  )
+  const first = await build({ image, attribute: 'first' }, { cwd, jobTotal: 1 })
+  passed(await mergeRecords(image, [first.outputs.record]))
+  const modulesOf = async (step: ActionRun) => {
+    const { packages } = (await readSbom(image, sbomsIn(step)[0])).document
+    return packages.flatMap(({ name, versionInfo }) => (name === 'itoa' ? [`${name} ${versionInfo}`] : []))
+  }
+  expect(await modulesOf(first)).toEqual(['itoa 1.0.9'])
+
+  // A search would find nothing now. Nix still has the hash of the original.
+  const path = join(await storePathNamed(lab, 'program'), 'share/program')
+  await chmod(path, 0o755)
+  await writeFile(path, '')
+  const next = await build({ image, attribute: 'next' }, { cwd, jobTotal: 1 })
+  expect(next.outputs.unchanged).toBe('false')
+  expect(await modulesOf(next)).toEqual(['itoa 1.0.9'])
+  const all = await build({ image, attribute: 'again', 'reuse-from': '' }, { cwd, jobTotal: 1 })
+  expect(await modulesOf(all)).toEqual([])
 }, 60_000)
 
 // Wrong and missing SBOMs

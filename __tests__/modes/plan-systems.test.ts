@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
-import { chooseSystems } from '../../src/modes/plan-systems.ts'
+import { assertOffered, assertPlanned, chooseSystems } from '../../src/modes/plan-systems.ts'
 import { type ImageEvaluation, readSystemImage, type SystemImage } from '../../src/nix/evaluate-systems.ts'
 
 const call = {
@@ -67,6 +67,27 @@ test('an image that fails is skipped, unless it fails only after it is known to 
   const later = evaluated('aarch64-linux', { exitCode: 1, stdout: '', steps: { type: 'derivation' }, detail })
   expect(planned(later, x86)).toEqual(['aarch64-linux', 'x86_64-linux'])
   expect(errorFor(later)).toContain('error: not supported')
+})
+
+describe('a system that `systems` lists', () => {
+  const absent = evaluated('aarch64-linux', { stdout: '{"names":["app"],"type":"absent","storePath":null}' })
+
+  test('must be one of the flake', () => {
+    expect(() => assertOffered(['x86_64-linux', 'riscv64-linux'], ['x86_64-linux'], call)).toThrow(
+      /^The flake \. has no packages for riscv64-linux, which `systems` lists:?\n.*it has packages for x86_64-linux\n.*Remove these systems from `systems`/s,
+    )
+    expect(() => assertOffered(['x86_64-linux'], ['aarch64-linux', 'x86_64-linux'], call)).not.toThrow()
+  })
+
+  test('must have the image', () => {
+    const images = [x86, absent]
+    const { planned: chosen } = chooseSystems(images, call)
+    expect(() => assertPlanned(['x86_64-linux', 'aarch64-linux'], chosen, images, call)).toThrow(
+      /no packages\.<system>\.image for aarch64-linux, which `systems` lists.*aarch64-linux: app/s,
+    )
+    expect(() => assertPlanned(['x86_64-linux'], chosen, images, call)).not.toThrow()
+    expect(() => assertPlanned([], chosen, images, call)).not.toThrow()
+  })
 })
 
 describe('an error', () => {

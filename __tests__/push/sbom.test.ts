@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, test } from '@jest/globals'
 import type { ImageSource } from '../../src/image/source.ts'
 import { type Digest, digestOf } from '../../src/oci/reference.ts'
-import { keepSbom, type PublishedSbom, startSbom } from '../../src/push/sbom.ts'
+import { keepSbom, type PublishedSbom, type SbomSettings, startSbom } from '../../src/push/sbom.ts'
 import { fetchImage, type PublishedImage, withAttestations } from '../../src/registry/image.ts'
 import { attestationAnnotations } from '../../src/sbom/attestation.ts'
 import { type Client, connect } from '../registry/connect.ts'
@@ -38,8 +38,12 @@ const config = { history: [] }
 const made = makeArchive({ layers: [layerOf(APP, LONG), layerOf(GLIBC, APP)], config })
 
 async function attach(client: Client, { contents, images }: Pushed): Promise<PublishedSbom | undefined> {
-  const pending = startSbom(SOURCE, { platform: PLATFORM, tempFolder: folder }, client, logOf(client))
+  const pending = startSbom(SOURCE, settings(client), client, logOf(client))
   return pending.attach(contents, images)
+}
+
+function settings({ repository }: Client, previous: SbomSettings['previous'] = []): SbomSettings {
+  return { platform: PLATFORM, images: [repository], previous, tempFolder: folder }
 }
 
 const SOURCE: ImageSource = { path: '', root: '', format: 'tar' }
@@ -75,7 +79,10 @@ describe('the SBOM of an image', () => {
     const pushed = await push(made, client)
     expect(pushed.contents).toEqual({
       created: '1970-01-01T00:00:01Z',
-      storePaths: [APP, GLIBC, LONG].map((path) => `/${path}`).toSorted(),
+      layers: [
+        { diffId: pushed.layers[0]?.diffId, storePaths: [`/${APP}`, `/${LONG}`], read: true },
+        { diffId: pushed.layers[1]?.diffId, storePaths: [`/${APP}`, `/${GLIBC}`], read: true },
+      ],
     })
     const sbom = await attach(client, pushed)
     const { subject, names, document } = await sbomAt(server, sbom?.digest)
@@ -100,7 +107,10 @@ describe('the SBOM of an image', () => {
     expect(second.layers.map(({ reused }) => reused)).toEqual([true, true])
     // A tar is not read for the names, if no layer of it is uploaded.
     if (form !== 'tar') expect(second.contents).toEqual(first.contents)
-    else expect(second.contents.storePaths).toBeUndefined()
+    else
+      expect(second.contents.layers.map(({ storePaths, read }) => ({ storePaths, read }))).toEqual(
+        first.layers.map(() => ({ storePaths: undefined, read: false })),
+      )
     const sbom = await attach(client, second)
     expect(sbom?.digest).toBe(form === 'tar' ? undefined : (await attach(client, first))?.digest)
   })
@@ -129,7 +139,8 @@ describe('the SBOM of an image', () => {
   test('is missing if a layer without names was reused, and the log says what to do', async () => {
     const { client } = await connect()
     const pushed = await push(made, client)
-    expect(await attach(client, { ...pushed, contents: { created: undefined, storePaths: undefined } })).toBeUndefined()
+    const unnamed = pushed.contents.layers.map((layer) => ({ ...layer, storePaths: undefined, read: false }))
+    expect(await attach(client, { ...pushed, contents: { ...pushed.contents, layers: unnamed } })).toBeUndefined()
     expect(client.lines.at(-1)).toBe(
       'No SBOM: the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them',
     )
@@ -148,7 +159,7 @@ describe('the SBOM of an image', () => {
     const { client } = await connect()
     const pushed = await push(made, client)
     const missing = join(folder, 'missing')
-    const pending = startSbom(SOURCE, { platform: PLATFORM, tempFolder: missing }, client, logOf(client))
+    const pending = startSbom(SOURCE, { ...settings(client), tempFolder: missing }, client, logOf(client))
     await expect(pending.attach(pushed.contents, pushed.images)).rejects.toThrow(`${missing}/sbom-`)
   })
 })

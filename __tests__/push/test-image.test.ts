@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globa
 import { jobLog } from '../../src/actions/log.ts'
 import { ActionError, ImageError } from '../../src/errors.ts'
 import { checkTest, testImage } from '../../src/push/test-image.ts'
+import type { ImageManifest } from '../../src/registry/image.ts'
 import { connect } from '../registry/connect.ts'
 import { folder, made, push, setUpFolder, temp } from './pushing.ts'
 
@@ -50,6 +51,15 @@ describe('a script that tests an image', () => {
     expect(error?.parts.detail).toBe(last.flat().join('\n'))
     expect(error?.parts.hint).toContain('not handed over to merge, and no tag has moved')
     expect(output).not.toContain('passed')
+  })
+
+  test.each([
+    ['Error response from daemon: denied', true],
+    ['docker: Error response from daemon: Head "https://ghcr.io/v2/owner/app/manifests/latest": unauthorized', true],
+    ['bash: /app: Permission denied', false],
+  ])('needs a login of its own to pull a private image: %s', async (line, expected) => {
+    const { hint = '' } = (await run(`echo '${line}'; exit 1`))?.parts ?? {}
+    expect(hint.includes('log in before this step:\n  - uses: docker/login-action@v4')).toBe(expected)
   })
 
   test.each([
@@ -126,8 +136,8 @@ describe('a pushed image', () => {
   test('is complete at the registry, without its tag, when it is tested', async () => {
     const { server, client } = await connect()
     const seen: unknown[] = []
-    const beforeTag = async (digest: string) => {
-      seen.push([...server.tags('app')], server.manifest('app', digest) !== undefined)
+    const beforeTag = async ([image]: readonly ImageManifest[]) => {
+      seen.push([...server.tags('app')], server.manifest('app', image?.digest ?? '') !== undefined)
     }
     const { manifest } = await push(made, client, { beforeTag })
     expect(seen).toEqual([[], true])

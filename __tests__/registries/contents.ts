@@ -29,7 +29,9 @@ export async function readIndex(registry: RealRegistry, repository: string, tag:
   return withClient(registry, repository, async (get) => {
     const { bytes, mediaType } = await get(`manifests/${tag}`)
     const { manifests } = JSON.parse(bytes.toString()) as { readonly manifests: readonly IndexEntry[] }
-    const images = manifests.map(async (entry) => {
+    // The others are attestations.
+    const ofPlatforms = manifests.filter(({ platform }) => platform.architecture !== 'unknown')
+    const images = ofPlatforms.map(async (entry) => {
       const image = await readImage(get, entry)
       if (image.architecture !== entry.platform.architecture) {
         throw new Error(`${entry.digest} is for ${image.architecture} and listed for ${entry.platform.architecture}`)

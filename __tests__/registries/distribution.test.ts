@@ -2,7 +2,10 @@ import { startDistributionWithPasswords, startDistributionWithTokens, startOpenD
 import { describeRegistry } from './scenarios.ts'
 
 describeRegistry('Distribution, open', startOpenDistribution, { withLogin: false })
-describeRegistry('Distribution with passwords, over https', startDistributionWithPasswords, { withLogin: true })
+describeRegistry('Distribution with passwords, over https', startDistributionWithPasswords, {
+  withLogin: true,
+  https: true,
+})
 describeRegistry('Distribution with a token service', startDistributionWithTokens, {
   withLogin: true,
   readers: ['a token that may only pull'],

@@ -29,11 +29,14 @@ export async function startDistributionWithTokens(): Promise<RealRegistry> {
   const grants = (repository: string, action: string) => action === 'pull' || repository.startsWith('owner/')
   const tokens = await startTokenServer({ ...login, grants })
   const place = await findPlace()
-  const { realm, service, issuer, certificate } = tokens
+  const { service, issuer, certificate } = tokens
+  // Names: cosign sends no login to the loopback address of another server, and this action to no other name.
+  const host = `localhost:${place.port}`
+  const realm = tokens.realm.replace('127.0.0.1', 'localhost')
   const rootcertbundle = await place.write('tokens.pem', certificate)
   const close = await serve(place, { auth: { token: { realm, service, issuer, rootcertbundle } } })
   return {
-    host: place.host,
+    host,
     owner: 'owner',
     login,
     readers: [{ name: 'a token that may only pull', login, repository: 'other/app' }],

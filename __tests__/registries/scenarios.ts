@@ -7,7 +7,8 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { startArtifactService } from '../support/artifact-service.ts'
 import { makeArchive } from '../support/image.ts'
 import { type Lab, startLab } from '../support/lab.ts'
-import { type ActionRun, passed } from '../support/runner.ts'
+import { type ActionCall, type ActionRun, passed } from '../support/runner.ts'
+import { describeAttestations } from './attestations.ts'
 import { type Descriptor, type PublishedIndex, readIndex, statusOfTag } from './contents.ts'
 import { startOpenDistribution } from './distribution.ts'
 import type { Login, RealRegistry } from './server.ts'
@@ -19,6 +20,7 @@ type Inputs = Readonly<Record<string, string>>
 
 export interface RegistryTests {
   readonly withLogin: boolean
+  readonly https?: true
   /** The names of the registry's read-only logins. */
   readonly readers?: readonly string[]
   /** Additional tests of this registry. */
@@ -29,7 +31,7 @@ export interface RegistryTests {
 export function describeRegistry(
   name: string,
   start: () => Promise<RealRegistry>,
-  { withLogin, readers = [], more }: RegistryTests,
+  { withLogin, https, readers = [], more }: RegistryTests,
 ): void {
   describe(name, () => {
     const bench = useBench(start)
@@ -137,6 +139,7 @@ export function describeRegistry(
       expect(await readIndex(other, 'owner/copied', 'latest')).toEqual(index)
     })
 
+    describeAttestations(bench, https === true)
     if (withLogin) describeLogins(bench)
     if (readers.length > 0) describeReaders(bench, readers)
     more?.(bench)
@@ -189,14 +192,25 @@ export interface Bench {
   readonly registry: RealRegistry
   /** Without authentication. */
   readonly other: RealRegistry
+  /** The variables of processes that use the registry. */
+  readonly env: Inputs
   /** The name of an image in the registry. */
   image(name: string): string
   /** Creates a flake of images with these layers, in a separate folder. */
   flake(layers: readonly string[]): Promise<string>
   build(system: string, flake: string, inputs: Inputs, env?: Inputs): Promise<ActionRun>
   merge(inputs: Inputs): Promise<ActionRun>
-  /** Builds for both systems and merges. All steps must succeed. */
-  publish(name: string, flake: string, inputs?: Inputs): Promise<{ built: readonly ActionRun[]; merged: ActionRun }>
+  /**
+   * Builds for both systems and merges. All steps must succeed.
+   * @param inputs of the builds
+   * @param merging the call of the merge
+   */
+  publish(
+    name: string,
+    flake: string,
+    inputs?: Inputs,
+    merging?: Partial<ActionCall>,
+  ): Promise<{ readonly built: readonly ActionRun[]; readonly merged: ActionRun }>
   read(name: string): Promise<PublishedIndex>
   /** The digest of an image with all platforms, which skopeo has copied. */
   copyWithSkopeo(name: string): Promise<string>
@@ -230,14 +244,14 @@ async function openBench(lab: Lab, registry: RealRegistry, other: RealRegistry):
     await writeFile(join(folder, 'config.json'), JSON.stringify({ auths }))
     return folder
   }
-  const common = {
+  const common: Inputs = {
     DOCKER_CONFIG: await loginFolder(registry.login),
     ...(authority !== undefined && { NODE_EXTRA_CA_CERTS: authority.file }),
   }
   const build: Bench['build'] = (system, flake, inputs, env = {}) =>
     lab.build(system, { cwd: flake, inputs, env: { ...common, ...env } })
   const merge: Bench['merge'] = (inputs) => lab.merge({ inputs, env: common })
-  const publish: Bench['publish'] = async (name, flake, inputs = {}) => {
+  const publish: Bench['publish'] = async (name, flake, inputs = {}, merging = {}) => {
     // A separate workflow run with separate artifacts.
     const artifacts = await startArtifactService()
     const step = { artifacts, env: common }
@@ -245,14 +259,20 @@ async function openBench(lab: Lab, registry: RealRegistry, other: RealRegistry):
     try {
       const built: ActionRun[] = []
       for (const system of SYSTEMS) built.push(passed(await lab.build(system, { ...step, cwd: flake, inputs: image })))
-      return { built, merged: passed(await lab.merge({ ...step, inputs: { image: image.image } })) }
+      const merged = await lab.merge({
+        ...step,
+        ...merging,
+        env: { ...common, ...merging.env },
+        inputs: { image: image.image, ...merging.inputs },
+      })
+      return { built, merged: passed(merged) }
     } finally {
       await artifacts.close()
     }
   }
   const copyWithSkopeo: Bench['copyWithSkopeo'] = async (name) => {
     const folder = await mkdtemp(join(lab.folder, 'copied-'))
-    const source = ['--src-tls-verify=false', '--authfile', join(common.DOCKER_CONFIG, 'config.json')]
+    const source = ['--src-tls-verify=false', '--authfile', join(common.DOCKER_CONFIG ?? '', 'config.json')]
     await run('skopeo', ['copy', '--all', ...source, `docker://${imageOf(name)}:latest`, `oci:${folder}:copy`])
     const layout = JSON.parse(await readFile(join(folder, 'index.json'), 'utf8'))
     return layout.manifests[0].digest
@@ -261,6 +281,7 @@ async function openBench(lab: Lab, registry: RealRegistry, other: RealRegistry):
     lab,
     registry,
     other,
+    env: common,
     image: imageOf,
     build,
     merge,

@@ -28,9 +28,14 @@ test.each([
   expect(parseChallenge(header)).toEqual({ scheme: 'basic' })
 })
 
-test.each([null, '', 'Negotiate', 'Digest realm="x", nonce="y"', 'Bearer', 'Bearer service="s"', 'Bearer realm=""'])(
-  '%p is not supported',
-  (header) => {
-    expect(parseChallenge(header)).toBeUndefined()
-  },
-)
+test.each([
+  undefined,
+  '',
+  'Negotiate',
+  'Digest realm="x", nonce="y"',
+  'Bearer',
+  'Bearer service="s"',
+  'Bearer realm=""',
+])('%p is not supported', (header) => {
+  expect(parseChallenge(header)).toBeUndefined()
+})

@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals'
 import type { Digest } from '../../src/oci/reference.ts'
-import { shareLookUps } from '../../src/registry/registry.ts'
+import { shareLookUps } from '../../src/registry/client.ts'
 import { mediaTypes } from '../support/registry/manifests.ts'
 import { index } from '../support/registry/wire.ts'
 import type { RegistryOptions } from '../support/registry.ts'

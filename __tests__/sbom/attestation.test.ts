@@ -18,7 +18,7 @@ const APP = `/nix/store/${'a'.repeat(32)}-größe-1.0`
 function documentOf(digest = IMAGE): Buffer {
   const image = { name: SUBJECT.name, digest, created: '1970-01-01T00:00:01Z' }
   const platform = { os: 'linux', architecture: 'amd64' }
-  return spdxDocument({ image, platform, storePaths: [{ path: APP, references: [] }], modules: [] })
+  return spdxDocument({ image, platform, layers: [], storePaths: [{ path: APP, references: [] }], modules: [] })
 }
 
 const DOCUMENT = documentOf()

@@ -11,6 +11,8 @@ const ABSENT = `/nix/store/${'d'.repeat(32)}-absent-1.0`
 const DERIVER = `/nix/store/${'f'.repeat(32)}-glibc-2.40-66.drv`
 const NAR_HASH = 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='
 const DIGEST = digestOf(Buffer.from('manifest'))
+const LOWER = digestOf(Buffer.from('lower layer'))
+const UPPER = digestOf(Buffer.from('upper layer'))
 const HEX = DIGEST.replace('sha256:', '')
 const TOML: BinaryModule = { type: 'golang', name: 'github.com/BurntSushi/toml', version: 'v1.3.2' }
 const STDLIB: BinaryModule = { type: 'golang', name: 'stdlib', version: '1.26.1' }
@@ -19,6 +21,10 @@ const ITOA: BinaryModule = { type: 'cargo', name: 'itoa', version: '1.0.9' }
 const CONTENTS: ImageContents = {
   image: { name: 'ghcr.io/owner/app', digest: DIGEST, created: '1970-01-01T01:00:01+01:00' },
   platform: { os: 'linux', architecture: 'arm64' },
+  layers: [
+    { diffId: LOWER, storePaths: [GLIBC, GLIBC_BIN] },
+    { diffId: UPPER, storePaths: [APP, GLIBC] },
+  ],
   storePaths: [
     { path: APP, narHash: NAR_HASH, references: [APP, GLIBC, ABSENT] },
     { path: GLIBC_BIN, narHash: NAR_HASH, references: [GLIBC], deriver: DERIVER },
@@ -104,6 +110,7 @@ test('describes the image', () => {
     name: 'ghcr.io/owner/app',
     versionInfo: DIGEST,
     primaryPackagePurpose: 'CONTAINER',
+    comment: `layer: ${LOWER}\nlayer: ${UPPER}`,
     checksums: [{ algorithm: 'SHA256', checksumValue: HEX }],
   })
   expect(document.packages[0].externalRefs[0].referenceLocator).toBe(
@@ -122,7 +129,7 @@ test('lists store paths with the name and version that Nix sees in them', () => 
     versionInfo: '2.40-66',
     downloadLocation: 'NOASSERTION',
     filesAnalyzed: false,
-    comment: `${GLIBC_BIN}\nnarHash: ${NAR_HASH}`,
+    comment: `${GLIBC_BIN}\nnarHash: ${NAR_HASH}\nlayer: ${LOWER}`,
     externalRefs: [
       {
         referenceCategory: 'PACKAGE-MANAGER',
@@ -170,7 +177,7 @@ describe('a store path that the local store does not have', () => {
   const [glibc, bin] = [{ path: GLIBC }, { path: GLIBC_BIN }]
 
   test('is listed without hash, references, derivation and output', () => {
-    const document = documentOf({ storePaths: [glibc], modules: [] })
+    const document = documentOf({ layers: [], storePaths: [glibc], modules: [] })
     expect(document.packages[1]).toMatchObject({ name: 'glibc', versionInfo: '2.40-66', comment: GLIBC })
     expect(document.packages[1].externalRefs[0].referenceLocator).toBe(
       `pkg:nix/glibc@2.40-66?outputhash=${'a'.repeat(32)}`,

@@ -30,7 +30,7 @@ const ecdsaWithSha256 = der(sequence, objectId('2a8648ce3d040302'))
 function certificateOf(publicKey: KeyObject, host: string, days: Days, address: readonly number[]): Buffer {
   const version3 = der(0xa0, der(0x02, Buffer.of(2)))
   const serial = der(0x02, Buffer.of(1))
-  const name = der(sequence, der(0x31, der(sequence, objectId('550403'), der(0x0c, Buffer.from('test')))))
+  const name = der(sequence, der(0x31, der(sequence, objectId('550403'), der(0x0c, Buffer.from(host)))))
   const validity = der(sequence, utcTime(days.from), utcTime(days.to))
   const key = publicKey.export({ type: 'spki', format: 'der' })
   const names = der(sequence, der(0x82, Buffer.from(host)), der(0x87, Buffer.from(address)))

@@ -7,8 +7,8 @@ import type { JobLog } from '../../src/log.ts'
 import { merge } from '../../src/modes/merge.ts'
 import type { Result } from '../../src/modes/mode.ts'
 import { type Cancellation, NOT_CANCELLABLE } from '../../src/process/cancellation.ts'
+import { createRegistry } from '../../src/registry/client.ts'
 import type { CredentialSource } from '../../src/registry/credentials.ts'
-import { createRegistry } from '../../src/registry/registry.ts'
 import { type ArtifactService, startArtifactService } from './artifact-service.ts'
 import { type GitHost, startGitHost } from './git-host.ts'
 import { makeRecord } from './record.ts'
@@ -29,6 +29,10 @@ const PLATFORMS: Readonly<Record<string, SeedPlatform>> = {
   'aarch64-linux': { os: 'linux', architecture: 'arm64' },
   'armv7l-linux': { os: 'linux', architecture: 'arm', variant: 'v7' },
   'armv6l-linux': { os: 'linux', architecture: 'arm', variant: 'v6' },
+  'i686-linux': { os: 'linux', architecture: '386' },
+  'powerpc64le-linux': { os: 'linux', architecture: 'ppc64le' },
+  'riscv64-linux': { os: 'linux', architecture: 'riscv64' },
+  's390x-linux': { os: 'linux', architecture: 's390x' },
 }
 
 export const REVISION = 'org.opencontainers.image.revision'
@@ -39,6 +43,8 @@ export const COMMIT = '0123456789abcdef0123456789abcdef01234567'
 export const ORIGIN = { [REVISION]: COMMIT, [SOURCE]: 'https://github.com/Owner/App' }
 
 export const TWO_SYSTEMS = ['x86_64-linux', 'aarch64-linux']
+/** Eight systems. */
+export const ALL_SYSTEMS = Object.keys(PLATFORMS)
 
 /** Commits around the run's: `EARLIER` is the parent of `COMMIT` and `SIBLING`, `COMMIT` is the parent of `LATER`. */
 export const EARLIER = '1'.repeat(40)

@@ -27,6 +27,8 @@ export interface RegistryOptions {
   readonly delayMs?: number
   /** Serves HTTPS with this key and certificate in PEM format. */
   readonly tls?: { readonly key: string; readonly cert: string }
+  /** The name by which clients reach this server through a proxy. Its token realm is there. */
+  readonly name?: string
   /** Answers with a `Location` that is a path, as the specification allows. */
   readonly relativeLocations?: boolean
   /** Writes `http:` into each `Location`, like a registry behind a proxy that terminates TLS without a header that says so. */
@@ -137,7 +139,7 @@ function createState(options: RegistryOptions, port: number): State {
     origin,
     options,
     store: createStore(options.folder),
-    guard: createGuard(options.auth, `${origin}/token`),
+    guard: createGuard(options.auth, `${options.name === undefined ? origin : `https://${options.name}`}/token`),
     requests: [],
     signature: randomUUID(),
     fault: options.fault,

@@ -33,22 +33,31 @@ export interface StepResult {
 }
 
 export interface WorkflowRun {
-  /** Values of `github.…`; all others are refused. */
+  /** Values of `github.…`, such as `actor` and `event.number`; all others are refused. */
   readonly github: Readonly<Record<string, string>>
+  /** Values of `secrets.…` and `vars.…`. */
+  readonly secrets?: Readonly<Record<string, string>>
+  readonly vars?: Readonly<Record<string, string>>
   /** The stand-in for each action, by its name without the version. */
   readonly actions: Readonly<Record<string, (step: ActionStep) => Promise<StepResult>>>
 }
 
 /**
  * Runs all jobs of a workflow one after another, in the order of the file. The same applies to the jobs of a matrix.
- * @returns the outputs of each job
+ * @returns the outputs of each job that ran
  */
 export async function runWorkflow(text: string, run: WorkflowRun): Promise<Needs> {
-  const { jobs } = readWorkflow(text)
+  const { env, jobs } = readWorkflow(text)
   const done = new Map<string, Outputs>()
+  const skipped = new Set<string>()
   for (const [id, job] of Object.entries(jobs)) {
+    // GitHub skips a job if it skips one that the job needs.
+    if (listOf(job.needs).some((name) => skipped.has(name)) || !isWanted(job, run)) {
+      skipped.add(id)
+      continue
+    }
     const needs = new Map(listOf(job.needs).map((name) => [name, found(done, name, `needs of ${id}`)]))
-    done.set(id, await runJob(id, job, needs, run))
+    done.set(id, await runJob(id, job, { env, needs }, run))
   }
   return done
 }
@@ -74,6 +83,7 @@ const STEP = v.union([
 ])
 const JOB = v.strictObject({
   needs: v.optional(v.union([v.string(), v.array(v.string())]), []),
+  if: v.optional(v.string()),
   strategy: v.optional(v.strictObject({ matrix: v.union([v.strictObject({ include: v.array(TEXTS) }), v.string()]) })),
   concurrency: v.optional(TEXTS),
   'runs-on': v.string(),
@@ -86,6 +96,7 @@ const WORKFLOW = v.strictObject({
   on: v.unknown(),
   permissions: v.optional(TEXTS),
   concurrency: v.optional(TEXTS),
+  env: v.optional(TEXTS, {}),
   jobs: v.record(v.string(), JOB),
 })
 type Job = v.InferOutput<typeof JOB>
@@ -99,11 +110,24 @@ function readWorkflow(text: string): v.InferOutput<typeof WORKFLOW> {
   throw new Error(`can't read ${v.getDotPath(issue) ?? 'the workflow'}: ${issue.message}`)
 }
 
-async function runJob(id: string, job: Job, needs: Needs, run: WorkflowRun): Promise<Outputs> {
-  const legs = legsOf(job, needs)
+/** The condition of a job can use only what is known before the job. */
+function isWanted(job: Job, run: WorkflowRun): boolean {
+  const none = { matrix: {}, needs: new Map(), env: {} }
+  return job.if === undefined || holds(job.if, (text) => evaluate(text, lookupIn(run, none, '', new Map())))
+}
+
+/** The results of earlier jobs, and the environment of the workflow. */
+interface JobContext {
+  readonly needs: Needs
+  /** The environment of the workflow. */
+  readonly env: Outputs
+}
+
+async function runJob(id: string, job: Job, context: JobContext, run: WorkflowRun): Promise<Outputs> {
+  const legs = legsOf(job, context.needs)
   const outputs: Record<string, string> = {}
   for (const [jobIndex, matrix] of legs.entries()) {
-    const leg = await runLeg(job, { job: id, matrix, jobTotal: legs.length, jobIndex, needs }, run)
+    const leg = await runLeg(job, { job: id, matrix, jobTotal: legs.length, jobIndex, ...context }, run)
     // The jobs of a matrix share output names. The last job with a value for an output wins.
     for (const [name, value] of Object.entries(leg)) if (value !== '' || !(name in outputs)) outputs[name] = value
   }
@@ -117,7 +141,7 @@ function legsOf({ strategy }: Job, needs: Needs): readonly Outputs[] {
   if (typeof matrix !== 'string') return matrix.include
   const [, path] = /^\$\{\{\s*fromJSON\(\s*(needs\.[\w.-]+)\s*\)\s*\}\}$/.exec(matrix) ?? []
   if (path === undefined) throw new Error(`can't evaluate the matrix ${matrix}`)
-  const json = evaluate(`\${{ ${path} }}`, lookupIn({}, { matrix: {}, needs }, '', new Map()))
+  const json = evaluate(`\${{ ${path} }}`, lookupIn({ github: {} }, { matrix: {}, needs, env: {} }, '', new Map()))
   const { include } = v.parse(v.pipe(v.string(), v.parseJson(), MATRIX), json)
   if (include.length === 0) throw new Error(`the matrix ${matrix} has no jobs`)
   // Contexts convert every value to text.
@@ -128,9 +152,7 @@ const MATRIX = v.strictObject({
   include: v.array(v.record(v.string(), v.union([v.string(), v.boolean(), v.number()]))),
 })
 
-interface Leg extends Pick<ActionStep, 'job' | 'matrix' | 'jobTotal' | 'jobIndex'> {
-  readonly needs: Needs
-}
+interface Leg extends JobContext, Pick<ActionStep, 'job' | 'matrix' | 'jobTotal' | 'jobIndex'> {}
 
 async function runLeg(job: Job, leg: Leg, run: WorkflowRun): Promise<Outputs> {
   const folder = await mkdtemp(join(tmpdir(), 'job-'))
@@ -139,8 +161,8 @@ async function runLeg(job: Job, leg: Leg, run: WorkflowRun): Promise<Outputs> {
     await mkdir(temp)
     const steps = new Map<string, Outputs>()
     const masks: string[] = []
-    let env: Readonly<Record<string, string>> = {}
-    const evaluator = (text: string) => evaluate(text, lookupIn(run.github, leg, temp, steps))
+    let env: Readonly<Record<string, string>> = leg.env
+    const evaluator = (text: string) => evaluate(text, lookupIn(run, leg, temp, steps))
     for (const step of job.steps) {
       if (step.if !== undefined && !holds(step.if, evaluator)) continue
       const result = await runStep(step, { evaluator, env, folder, temp, leg }, run)
@@ -201,28 +223,33 @@ function withoutSecrets(output: string, masks: readonly string[]): string {
 
 type Lookup = (path: readonly string[]) => string
 
-/** Evaluates `${{ a.b.c }}` and `${{ a.b.c != 'text' }}`. Refuses any other expression. */
+/** Evaluates `${{ a.b.c }}`, `${{ a.b.c != 'text' }}` and `${{ a.b.c == d.e }}`. Refuses any other expression. */
 function evaluate(text: string, lookup: Lookup): string {
   return text.replaceAll(/\$\{\{(.*?)\}\}/gs, (expression, inner: string) => {
-    const [, name = '', operator, literal = ''] = /^\s*([\w.-]+)\s*(?:([!=]=)\s*'([^']*)'\s*)?$/.exec(inner) ?? []
-    const path = name.split('.')
-    if (!path.every((part) => /^[A-Za-z_][\w-]*$/.test(part))) throw new Error(`can't evaluate ${expression}`)
-    const value = lookup(path)
-    if (operator === undefined) return value
+    // Its value depends on files, and is used only in the keys of caches.
+    if (/^\s*hashFiles\([^()]*\)\s*$/.test(inner)) return 'hash'
+    const [, left = '', operator, right = ''] = /^\s*([\w.-]+)\s*(?:([!=]=)\s*('[^']*'|[\w.-]+)\s*)?$/.exec(inner) ?? []
+    const termValue = (term: string) => {
+      if (term.startsWith("'")) return term.slice(1, -1)
+      const path = term.split('.')
+      if (!path.every((part) => /^[A-Za-z_][\w-]*$/.test(part))) throw new Error(`can't evaluate ${expression}`)
+      return lookup(path)
+    }
+    if (operator === undefined) return termValue(left)
     // GitHub ignores case when it compares texts.
-    const equal = value.toLowerCase() === literal.toLowerCase()
+    const equal = termValue(left).toLowerCase() === termValue(right).toLowerCase()
     return String(equal === (operator === '=='))
   })
 }
 
 /** Refuses missing values, which GitHub treats as empty, if they can only be a typing mistake. */
 function lookupIn(
-  github: Readonly<Record<string, string>>,
-  { matrix, needs }: Pick<Leg, 'matrix' | 'needs'>,
+  { github, secrets = {}, vars = {} }: Pick<WorkflowRun, 'github' | 'secrets' | 'vars'>,
+  { matrix, needs, env }: Pick<Leg, 'matrix' | 'needs' | 'env'>,
   temp: string,
   steps: ReadonlyMap<string, Outputs>,
 ): Lookup {
-  const plain: Readonly<Record<string, Outputs>> = { github, matrix, runner: { temp } }
+  const plain: Readonly<Record<string, Outputs>> = { github, secrets, vars, matrix, env, runner: { temp } }
   const outputOf = (context: string, id: string, output: string, where: string): string | undefined => {
     // Earlier steps may or may not have set these. The workflow lists a job's outputs.
     if (context === 'steps') return found(steps, id, where)[output] ?? ''
@@ -232,11 +259,7 @@ function lookupIn(
     const name = path.join('.')
     const [context = '', key = '', kind, output] = path
     const isOutput = path.length === 4 && kind === 'outputs' && output !== undefined
-    const value = isOutput
-      ? outputOf(context, key, output, name)
-      : path.length === 2
-        ? plain[context]?.[key]
-        : undefined
+    const value = isOutput ? outputOf(context, key, output, name) : plain[context]?.[path.slice(1).join('.')]
     if (value === undefined) throw new Error(`there is no ${name}`)
     return value
   }

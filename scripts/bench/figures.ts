@@ -61,6 +61,18 @@ export function compare(
   return { name, own: ours, other: { tool, ...theirs }, ratio, bound, unit: '×', ...(bytesRatio && { bytesRatio }) }
 }
 
+/** Compares how many more seconds this action takes. */
+export function compareTime(
+  name: string,
+  bound: number,
+  tool: string,
+  [own, other]: readonly [readonly Run[], readonly Run[]],
+): Row {
+  const [ours, theirs] = [figures(own), figures(other)]
+  const ratio = ours.seconds - theirs.seconds
+  return { name, own: ours, other: { tool, ...theirs }, ratio, bound, unit: 's' }
+}
+
 /** Formats rows as a Markdown table. */
 export function table(rows: readonly Row[]): string {
   const head = [

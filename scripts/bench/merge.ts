@@ -3,8 +3,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Buildx } from '../../__tests__/support/buildx.ts'
 import type { Distribution } from '../../__tests__/support/distribution.ts'
+import { startGitHost } from '../../__tests__/support/git-host.ts'
 import { makeRecord } from '../../__tests__/support/record.ts'
 import { prepareRunner } from '../../__tests__/support/runner.ts'
+import { startSigstore } from '../../__tests__/support/sigstore.ts'
+import { serveSigstoreHosts } from '../../__tests__/support/sigstore-hosts.ts'
 import { type UploadedManifest, uploadImage } from '../../__tests__/support/upload.ts'
 import type { Run } from './figures.ts'
 import { measure } from './measure.ts'
@@ -18,7 +21,7 @@ export interface MergeSize {
   readonly layers: number
 }
 
-/** A typical response time of a registry on the internet, in milliseconds. */
+/** A typical response time of a registry or another service on the internet, in milliseconds. */
 const DELAY = 50
 
 const SYSTEMS = [
@@ -46,14 +49,52 @@ interface Built {
 
 let repositories = 0
 
-/** Merges with this action. Passes the digest records in an input. */
-export async function mergeWithAction(registry: Distribution, size: MergeSize): Promise<Run> {
+/** Services that sign and store provenance. */
+export interface Attesting {
+  readonly token: string
+  /** The environment of a merge that uses them. */
+  readonly env: Readonly<Record<string, string>>
+  close(): Promise<void>
+}
+
+/** Starts Sigstore, GitHub's identity tokens and its store of attestations, with a delay of each request. */
+export async function startAttesting(): Promise<Attesting> {
+  const token = 'token'
+  const sigstore = await startSigstore()
+  const git = await startGitHost({ repository: 'Owner/App', token, parents: {}, attestations: true })
+  const { fulcio } = sigstore.services.public
+  const signing = await startProxy(new URL(fulcio).host, DELAY)
+  const store = await startProxy(new URL(git.api).host, DELAY)
+  const hosts = await serveSigstoreHosts({
+    fulcio: `http://${signing.host}/fulcio`,
+    rekor: `http://${signing.host}/rekor`,
+  })
+  return {
+    token,
+    env: {
+      ...sigstore.env,
+      ...hosts.env,
+      ACTIONS_ID_TOKEN_REQUEST_URL: `http://${signing.host}/identity/token?api-version=2.0`,
+      GITHUB_API_URL: `http://${store.host}`,
+    },
+    async close() {
+      for (const server of [hosts, signing, store, sigstore, git]) await server.close()
+    },
+  }
+}
+
+/**
+ * Merges with this action. Passes the digest records in an input.
+ * @param attesting with provenance
+ */
+export async function mergeWithAction(registry: Distribution, size: MergeSize, attesting?: Attesting): Promise<Run> {
   return behindProxy(registry, size, async ({ image, members, tags }) => {
     const digests = members.map((member) => recordOf(image, member, members.length)).join('\n')
     const runner = await prepareRunner({
-      inputs: { mode: 'merge', image, digests, tags: tags.join('\n') },
-      env: { ACTIONS_RUNTIME_TOKEN: '', ACTIONS_RESULTS_URL: '' },
+      inputs: { mode: 'merge', image, digests, tags: tags.join('\n'), attest: String(attesting !== undefined) },
+      env: { ACTIONS_RUNTIME_TOKEN: '', ACTIONS_RESULTS_URL: '', ...attesting?.env },
       job: 'merge',
+      ...(attesting && { token: attesting.token }),
     })
     try {
       return await measure(process.execPath, [runner.main], runner.env)

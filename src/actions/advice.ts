@@ -14,9 +14,13 @@ export function adviceFor(error: RegistryError, mode?: string): string | undefin
     case 'no-credentials':
       return `Log in before this step:\n${loginStep(host)}\n${permissions(host, mode)}`.trimEnd()
     case 'wrong-credentials':
-      return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}`
+      return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}${withoutLogin(host, mode)}`
     case 'refused-login':
-      return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}\nIf they are correct, the login has no access to this repository. ${permissions(host, mode) || accessTo(mode)}`
+      return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}${withoutLogin(host, mode)}\nIf they are correct, the login has no access to this repository. ${permissions(host, mode) || accessTo(mode)}`
+    case 'refused-fallback':
+      return `${permissions(host, mode)}
+If you set \`token\`, check that it is valid and may access packages. To log in with other credentials, add before this step:
+${loginStep(host)}`
     case 'tag-exists':
       return mode === 'merge' ? REMOVE_TAG : OTHER_TAG
     case 'unsupported-type':
@@ -86,6 +90,13 @@ function adviseType(mediaType = ''): string {
 
 function unexpectedResponse(host: string): string {
   return `Run this job again. If that does not help, check whether a proxy in front of ${host} changes or replaces its responses.`
+}
+
+/** Returns that the action can log in by itself. Docker can't, which only builds use. */
+function withoutLogin(host: string, mode: string | undefined): string {
+  if (host !== 'ghcr.io') return ''
+  const except = mode === 'build' ? ', except with `push-with: docker`' : ''
+  return `\nOr remove the login step: on github.com, this step then uses the token of the job${except}.`
 }
 
 function permissions(host: string, mode: string | undefined): string {

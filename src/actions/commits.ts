@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 import { messageOf } from '../errors.ts'
-import type { Http, HttpReply } from '../http/client.ts'
+import type { Http } from '../http/client.ts'
+import type { HttpReply } from '../http/messages.ts'
 import { pauseBeforeRetry, RETRY_PAUSES } from '../http/retry.ts'
 import { readJson } from '../json.ts'
 import { sanitizeLine } from '../text.ts'

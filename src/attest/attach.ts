@@ -60,18 +60,29 @@ async function findExisting(
 }
 
 /**
- * Attaches a bundle to subjects as a referrer. The number of rounds of requests does not depend on the number of subjects.
+ * Uploads a bundle to the repositories of subjects, where it attests nothing yet.
+ * @throws RegistryError
+ */
+export async function uploadBundle(
+  registry: Registry,
+  subjects: readonly AttestedSubject[],
+  bundle: Buffer,
+): Promise<void> {
+  const repositories = [...new Map(subjects.map((one) => [formatRepository(one.repository), one.repository])).values()]
+  await settleAll([EMPTY_CONFIG, bundle].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))))
+}
+
+/**
+ * Attaches an uploaded bundle to subjects as a referrer, to all of them at the same time.
  * @returns the subjects with their attestations
  * @throws RegistryError
  */
-export async function attachBundle(
+export function attachBundle(
   registry: Registry,
   subjects: readonly AttestedSubject[],
   bundle: Buffer,
   predicateType: string,
 ): Promise<readonly AttestedSubject[]> {
-  const repositories = [...new Map(subjects.map((one) => [formatRepository(one.repository), one.repository])).values()]
-  await settleAll([EMPTY_CONFIG, bundle].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))))
   return settleAll(
     subjects.map(async (one) => {
       const { repository, subject, supported } = one

@@ -2,8 +2,9 @@ import type { IdentitySource } from '../context.ts'
 import type { Http } from '../http/client.ts'
 import type { JobLog } from '../log.ts'
 import { type Digest, formatReference, type Repository } from '../oci/reference.ts'
+import { settleAll } from '../promises.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
-import { type AttestedSubject, attachBundle, findAttestations, type Subject } from './attach.ts'
+import { type AttestedSubject, attachBundle, findAttestations, type Subject, uploadBundle } from './attach.ts'
 import { type AttestationStore, storeWithGitHub } from './github.ts'
 import { requestIdentity } from './identity.ts'
 import { composeProvenance, type PlatformBuild, PROVENANCE_TYPE } from './provenance.ts'
@@ -75,8 +76,10 @@ export async function attest(request: AttestRequest, tools: AttestTools): Promis
   })
   const services = request.services ?? servicesFor(claims, server)
   const { bytes, logIndex } = await signStatement(statement, identity, services, request.limits)
-  // Before the registries: once they have the attestation, the next run signs nothing.
-  const storage = await storeWithGitHub(store, bytes, http)
+  const storing = storeWithGitHub(store, bytes, http)
+  await settleAll<unknown>([storing, uploadBundle(registry, missing, bytes)])
+  const storage = await storing
+  // Last: once the registries list the attestation, the next run signs nothing.
   const attached = await attachBundle(registry, missing, bytes, PROVENANCE_TYPE)
   const logged = logIndex === undefined ? '' : `, with the entry ${logIndex} in the log of ${services.rekor}`
   log.info(`Attested ${name} and its ${builds.length} images: signed as ${server}/${claims.job_workflow_ref}${logged}`)

@@ -25,6 +25,8 @@ export interface LayerCache {
   blobsOf(diffId: Digest): readonly ReusableBlob[]
   /** Returns the diff ID of the layer that was made from a recipe. */
   diffIdOf(recipe: Digest): Digest | undefined
+  /** Whether there are images whose layers have no recipes that can be trusted, so that only their content identifies them. */
+  readonly needsContent: boolean
   /** Reports whether a repository has this manifest or config. */
   has(repository: Repository, digest: Digest): boolean
 }
@@ -32,6 +34,7 @@ export interface LayerCache {
 export const NOTHING_PUBLISHED: LayerCache = {
   blobsOf: () => [],
   diffIdOf: () => undefined,
+  needsContent: false,
   has: () => false,
 }
 
@@ -78,6 +81,7 @@ export async function findPublished(
   return {
     blobsOf: (diffId) => blobs.get(diffId) ?? [],
     diffIdOf: (recipe) => made.get(recipe),
+    needsContent: found.some((one) => !own.includes(one) || one.layers.every(({ recipe }) => recipe === undefined)),
     has: (repository, digest) =>
       found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
   }

@@ -3,14 +3,14 @@ import { type Dispatcher, errors, request } from 'undici'
 import { type Activity, startActivity } from '../log.ts'
 import { LateAnswer, watchBody } from './body.ts'
 import type { Attempt } from './budget.ts'
-import type { HttpRequest } from './client.ts'
+import type { HttpRequest, ResponseHeaders } from './messages.ts'
 import { isProtocolError } from './outcome.ts'
 import type { Connections } from './proxy.ts'
 
 /** The beginning of an answer, whose body must be read or discarded. */
 export interface AnswerHead {
   readonly status: number
-  readonly headers: Headers
+  readonly headers: ResponseHeaders
   readonly body: Dispatcher.ResponseData['body']
 }
 
@@ -49,7 +49,7 @@ export function createSender(connections: Connections, userAgent: string, stall:
         // Without this, undici opens a new connection for each HEAD.
         reset: method === 'HEAD' && headBodyOrigins.has(url.origin),
       })
-      return { status: answer.statusCode, headers: new Headers(flatten(answer.headers)), body: answer.body }
+      return { status: answer.statusCode, headers: joinValues(answer.headers), body: answer.body }
     } catch (error) {
       if (isProtocolError(error)) headBodyOrigins.add(url.origin)
       if (error instanceof errors.HeadersTimeoutError) throw new LateAnswer(noAnswerWithin(timeoutMs))
@@ -60,9 +60,12 @@ export function createSender(connections: Connections, userAgent: string, stall:
   }
 }
 
-function flatten(headers: Readonly<Record<string, string | string[] | undefined>>): [string, string][] {
-  return Object.entries(headers).flatMap(([name, value]) =>
-    [value ?? []].flat().map((one): [string, string] => [name, one]),
+function joinValues(headers: Readonly<Record<string, string | string[] | undefined>>): ResponseHeaders {
+  return new Map(
+    Object.entries(headers).flatMap(([name, value]) => {
+      const values = [value ?? []].flat()
+      return values.length === 0 ? [] : [[name, values.join(', ')] as const]
+    }),
   )
 }
 

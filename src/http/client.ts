@@ -1,11 +1,10 @@
-import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Dispatcher } from 'undici'
 import type { Log } from '../log.ts'
 import { createSender, startRequestActivity } from './attempt.ts'
 import { discard, readBody, readBodyStart, readSteadily } from './body.ts'
 import { type Attempt, createBudgets, STALL, type Work } from './budget.ts'
 import { HttpError } from './http-error.ts'
+import type { HttpReply, HttpRequest, HttpSuccess, ResponseHeaders } from './messages.ts'
 import { createNetwork, type NetworkSettings, RefusedAddress, refusedAddress } from './network.ts'
 import {
   answeringHost,
@@ -31,53 +30,6 @@ import {
   parseRetryAfter,
   retryDelay,
 } from './retry.ts'
-
-/** A request. */
-export interface HttpRequest {
-  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE'
-  readonly url: URL
-  /** The server that caused the request, such as by a redirect. It can't direct requests to addresses nearer than its own. */
-  readonly initiator?: URL
-  readonly headers: Readonly<Record<string, string>>
-  /** A stream can be sent only once. */
-  readonly body?: Uint8Array | Readable | undefined
-  /** How long to wait for the answer once the request has been sent, in milliseconds. The default is 60 s. */
-  readonly timeoutMs?: number
-  /** The purpose of the request, used in messages after "Can't": `read ghcr.io/owner/app:latest`. */
-  readonly operation: string
-  /** Reads the body of the answer, of at most so many bytes, as part of the request, so that a failure is retried. */
-  readonly limit?: number
-  /** The maximum number of attempts. Answers with status 429 don't count. */
-  readonly attempts?: number
-  /** The work that the request belongs to, which is retried as a whole. The request itself is sent once. */
-  readonly work?: Work
-}
-
-/** An answer with a status below 400. */
-export interface HttpSuccess {
-  readonly ok: true
-  readonly url: URL
-  readonly status: number
-  readonly headers: Headers
-  /** Must be passed to `read` or `drain`, unless the request had a limit. */
-  readonly body: Dispatcher.ResponseData['body']
-  /** The whole body if the request had a limit. Undefined if the body is larger. */
-  readonly content?: Buffer | undefined
-}
-
-/** An answer with a status of 400 or above, or an HTML page in place of data, after all attempts. */
-export interface HttpFailure {
-  readonly ok: false
-  readonly url: URL
-  readonly status: number
-  readonly headers: Headers
-  /** The first 64 KiB of the body. */
-  readonly text: string
-  /** The number and duration of the attempts, if there were several: `9 attempts in 118 s`. */
-  readonly tries?: string
-}
-
-export type HttpReply = HttpSuccess | HttpFailure
 
 /** An HTTP client that shares its connections between requests. A process needs one. */
 export interface Http {
@@ -183,7 +135,7 @@ export function createHttp(settings: HttpSettings): Http {
     return { ok: true, ...answer, body, content }
   }
 
-  function compareClocks(host: string, headers: Headers): void {
+  function compareClocks(host: string, headers: ResponseHeaders): void {
     const now = Date.now()
     const found = skew === undefined ? clockSkew(host, headers, now) : undefined
     if (found === undefined) return

@@ -1,4 +1,5 @@
 import type { Log } from '../log.ts'
+import type { ResponseHeaders } from './messages.ts'
 
 /** The longest wait that a server may ask for, in milliseconds. */
 const LONGEST_RETRY_AFTER = 60_000
@@ -165,7 +166,7 @@ export const DAY = 86_400_000
  * Returns the difference between a server's clock and this machine's, if it is a day or more. Ignores answers from caches,
  * which keep the original `Date`.
  */
-export function clockSkew(host: string, headers: Headers, now: number): ClockSkew | undefined {
+export function clockSkew(host: string, headers: ResponseHeaders, now: number): ClockSkew | undefined {
   const date = Date.parse(headers.get('date') ?? '')
   if (Number.isNaN(date) || headers.has('age') || Math.abs(date - now) < DAY) return undefined
   return { host, milliseconds: date - now }

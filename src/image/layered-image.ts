@@ -1,6 +1,5 @@
 import { dirname, join } from 'node:path'
 import { firstLine, ImageError } from '../errors.ts'
-
 import { contentOf, openRegularFile, readWhole } from '../fs/regular-file.ts'
 import { storeFolder } from '../nix/store-path.ts'
 import { type Digest, digestOf, isDigest } from '../oci/reference.ts'
@@ -9,38 +8,9 @@ import { type BaseImage, layeredConfig, parseBaseImage, recipeDigest } from './l
 import { descriptionInWrapper, type LayeredDescription, parseLayeredDescription } from './layered-description.ts'
 import { nix2containerConfig, parseNix2containerImage } from './nix2container.ts'
 import { readNix2containerLayer } from './nix2container-layer.ts'
-import { findSource, type ImageSource } from './source.ts'
+import { findSource, type ImageSource, type StoreLayer } from './source.ts'
 import type { SourceImage } from './source-image.ts'
 import { readStoreLayer } from './store-layer.ts'
-
-/** An image whose layers are read one by one from the Nix store, in any order, without an archive that contains them. */
-export interface LayeredImage {
-  /** Lowest layer first, without those of the base image. */
-  readonly layers: readonly StoreLayer[]
-  /** The archive of the base image, whose layers are below. */
-  readonly base?: ImageSource | undefined
-  /**
-   * Returns the image.
-   * @param diffIds one per layer
-   * @param base what `base` contains
-   * @throws NotDescribed if the base image is not supported
-   */
-  image(diffIds: readonly Digest[], base?: SourceImage): SourceImage
-}
-
-/** A layer that is read from the Nix store. */
-export interface StoreLayer {
-  /** Unique in the image. */
-  readonly name: string
-  /** The diff ID, if it is known before the layer is read. */
-  readonly diffId?: Digest
-  /** Identifies the content, if the diff ID is unknown before the layer is read. Equal recipes mean equal layers. */
-  readonly recipe?: Digest
-  /** The store paths that the layer has files of. Undefined if only its tar tells. */
-  readonly storePaths?: readonly string[]
-  /** Yields the tar. Each chunk is valid until the next one is read. */
-  content(): AsyncIterable<Buffer>
-}
 
 /** An image that can't be made from its description, and has to be built in full instead. */
 export class NotDescribed extends Error {

@@ -10,10 +10,9 @@ import { formatBytes } from '../text.ts'
 import { readArchive } from './archive.ts'
 import { type ByteReader, fileReader, streamReader } from './byte-reader.ts'
 import { decompress, peekCompression } from './decompress.ts'
-import { baseProblem, type LayeredImage } from './layered-image.ts'
-
+import { baseProblem } from './layered-image.ts'
 import { readLayoutFolder } from './layout-folder.ts'
-import type { ImageSource } from './source.ts'
+import type { ImageSource, LayeredImage } from './source.ts'
 import { type ImageReader, type OpenImage, openImageReader, type SourceImage } from './source-image.ts'
 
 export interface ReadOptions {

@@ -3,11 +3,11 @@ import { basename, dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
 import { ImageError } from '../errors.ts'
 import { isFolder, listFolder, openRegularFile, readWhole, resolveWithin } from '../fs/regular-file.ts'
+import type { Digest } from '../oci/reference.ts'
 import { readExactly, streamReader } from './byte-reader.ts'
 import { type ArchiveCompression, compressionOf, decompress, isTar } from './decompress.ts'
 import { readDescription } from './documents.ts'
-import type { LayeredImage } from './layered-image.ts'
-import { formatNames } from './source-image.ts'
+import { formatNames, type SourceImage } from './source-image.ts'
 import { BLOCK, mayBeTar } from './tar.ts'
 
 /** Where an image is on disk, and in which format. */
@@ -25,6 +25,35 @@ export interface ImageSource {
   readonly diffIds?: readonly string[]
   /** Only for `layered`. */
   readonly layered?: LayeredImage
+}
+
+/** An image whose layers are read one by one from the Nix store, in any order, without an archive that contains them. */
+export interface LayeredImage {
+  /** Lowest layer first, without those of the base image. */
+  readonly layers: readonly StoreLayer[]
+  /** The archive of the base image, whose layers are below. */
+  readonly base?: ImageSource | undefined
+  /**
+   * Returns the image.
+   * @param diffIds one per layer
+   * @param base what `base` contains
+   * @throws NotDescribed if the base image is not supported
+   */
+  image(diffIds: readonly Digest[], base?: SourceImage): SourceImage
+}
+
+/** A layer that is read from the Nix store. */
+export interface StoreLayer {
+  /** Unique in the image. */
+  readonly name: string
+  /** The diff ID, if it is known before the layer is read. */
+  readonly diffId?: Digest
+  /** Identifies the content, if the diff ID is unknown before the layer is read. Equal recipes mean equal layers. */
+  readonly recipe?: Digest
+  /** The store paths that the layer has files of. Undefined if only its tar tells. */
+  readonly storePaths?: readonly string[]
+  /** Yields the tar. Each chunk is valid until the next one is read. */
+  content(): AsyncIterable<Buffer>
 }
 
 /**

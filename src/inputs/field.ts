@@ -1,5 +1,6 @@
 import type { Environment } from '../context.ts'
 import { ActionError, InputError } from '../errors.ts'
+import { platformOf } from '../nix/system.ts'
 import { formatRepository, parseReference, type Repository } from '../oci/reference.ts'
 import { isVariant } from '../record/record.ts'
 
@@ -77,6 +78,13 @@ export function unique(texts: readonly string[]): readonly string[] {
 /** Returns the last item for each key, in the order of first occurrence. */
 export function uniqueBy<Item>(items: readonly Item[], key: (item: Item) => string): readonly Item[] {
   return [...new Map(items.map((item) => [key(item), item])).values()]
+}
+
+/** Reads the systems to plan or merge. Empty: all that there are. */
+export function readSystems(env: Environment): readonly string[] {
+  const systems = unique(splitList(inputOf(env, 'systems')))
+  for (const system of systems) valid('systems', () => platformOf(system))
+  return systems
 }
 
 /** The inputs of all modes. */

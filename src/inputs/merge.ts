@@ -1,6 +1,5 @@
 import type { Environment } from '../context.ts'
 import { InputError } from '../errors.ts'
-import { platformOf } from '../nix/system.ts'
 import { type Annotation, parseAnnotation } from '../oci/annotation.ts'
 import type { TagReference } from '../oci/reference.ts'
 import {
@@ -9,9 +8,8 @@ import {
   linesOf,
   readBoolean,
   readCommonInputs,
+  readSystems,
   readVariant,
-  splitList,
-  unique,
   type VariantInputs,
   valid,
 } from './field.ts'
@@ -47,8 +45,6 @@ export function readMergeInputs(env: Environment): MergeInputs {
   const common = readCommonInputs(env)
   const metadata = readMetadata(env)
   const annotations = linesOf(inputOf(env, 'annotations'))
-  const systems = unique(splitList(inputOf(env, 'systems')))
-  for (const system of systems) valid('systems', () => platformOf(system))
   const variant = readVariant(env)
   const { tags, notices } = readTagsInput(env, common.images, metadata, variant)
   return {
@@ -61,7 +57,7 @@ export function readMergeInputs(env: Environment): MergeInputs {
     annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) =>
       valid('annotations', () => parseAnnotation(text)),
     ),
-    systems,
+    systems: readSystems(env),
     digests: readDigests(env, common.push),
     artifactPattern: inputOf(env, 'artifact-pattern'),
     allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),

@@ -68,10 +68,9 @@ export const PARTIAL_INPUTS: Readonly<Record<string, PartialInput>> = {
   tags: { modes: ['merge'], refused: { build: TAGS, verify: IN_IMAGE } },
   annotations: { modes: ['merge'] },
   systems: {
-    modes: ['merge'],
+    modes: ['plan', 'merge'],
     refused: {
       build: 'build builds the image of one `system`.',
-      plan: IN_FLAKE,
       verify: 'verify verifies the image of one `system`.',
     },
   },

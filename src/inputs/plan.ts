@@ -12,11 +12,13 @@ import {
   readPushWith,
   readReuseFrom,
 } from './build.ts'
-import { type CommonInputs, inputOf, linesOf, readBoolean, readCommonInputs, valid } from './field.ts'
+import { type CommonInputs, inputOf, linesOf, readBoolean, readCommonInputs, readSystems, valid } from './field.ts'
 
 /** The inputs of a step with `mode: plan`. */
 export interface PlanInputs extends CommonInputs {
   readonly mode: 'plan'
+  /** The systems that the matrix must have. Empty: all that the flake has the image for. */
+  readonly systems: readonly string[]
   readonly flake: string
   readonly attribute: string
   readonly nixArgs: readonly string[]
@@ -41,6 +43,7 @@ export function readPlanInputs(env: Environment): PlanInputs {
   return {
     ...common,
     mode: 'plan',
+    systems: readSystems(env),
     flake: readFlake(env),
     attribute: readAttribute(env),
     nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),

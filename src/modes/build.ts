@@ -20,12 +20,14 @@ import { type Digest, formatReference, formatRepository } from '../oci/reference
 import { checkImage } from '../push/check.ts'
 import { publishUnchanged, relabel } from '../push/existing.ts'
 import { pushImage } from '../push/image.ts'
+import type { RegistryPush } from '../push/layers.ts'
 import { addLocalImage } from '../push/local-image.ts'
-import { keepSbom, startSbom } from '../push/sbom.ts'
+import { keepSbom, type PublishedSbom, startSbom } from '../push/sbom.ts'
 import { checkTag, chooseTag } from '../push/tag.ts'
 import { checkTest, testImage } from '../push/test-image.ts'
 import { type CompressedLayer, totalSize } from '../push/uploads.ts'
 import { pushWithDocker } from '../push/with-docker.ts'
+import { preloadArtifactClient } from '../record/artifact-client.ts'
 import { type DigestRecord, serializeRecord } from '../record/record.ts'
 import type { ImageManifest } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
@@ -60,6 +62,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   ])
   const call = { installable, nixArgs, system, runnerSystem, folders: [storeFolder(), tempFolder] }
   const withRegistry = inputs.pushWith === 'registry'
+  if (push) preloadArtifactClient()
   const [published, evaluation] = await Promise.all([
     findPublished(registry, withRegistry ? previous : [], inputs.images, platform, log),
     local === undefined ? evaluateImage(call, log) : undefined,
@@ -90,12 +93,17 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
     }
     const pushing = { source, images: inputs.images, tag, platform, check }
     const { compression, labels } = inputs
-    const pending = inputs.sbom && withRegistry ? startSbom(source, { platform, tempFolder }, registry, log) : undefined
-    const beforeTag = testOf(inputs, storePath, tempFolder, log)
-    const { layers, info, images, contents } = withRegistry
+    const describing = { platform, images: inputs.images, previous, tempFolder }
+    const pending = inputs.sbom && withRegistry ? startSbom(source, describing, registry, log) : undefined
+    const test = testOf(inputs, storePath, tempFolder, log)
+    let sbom: PublishedSbom | undefined
+    const beforeTag: RegistryPush['beforeTag'] = async (stored, contents) => {
+      for (const { digest } of stored.slice(0, 1)) await test(digest)
+      sbom = await pending?.attach(contents, stored)
+    }
+    const { layers, info, images } = withRegistry
       ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder, beforeTag }, registry, log)
       : await pushWithDocker(pushing, registry, log)
-    const sbom = contents && (await pending?.attach(contents, images))
     const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity))
     await handOver(records, inputs.retentionDays, tempFolder, log)
     return reportBuild(images, records, tag, { ...built, ...(layers && { layers }), sbom }, layers && trafficOf(layers))
@@ -138,9 +146,12 @@ async function reuseImage(
   const unchanged = image.digest === published.digest
   if (!unchanged) log.info(`With the labels of this run, its digest is ${image.digest}; its layers are unchanged`)
   const test = testOf(inputs, storePath, workflow.tempFolder, log)
-  const sent = await publishUnchanged(registry, image, images, tag, test)
+  let sbom: PublishedSbom | undefined
+  const sent = await publishUnchanged(registry, image, images, tag, async (digest) => {
+    await test(digest)
+    if (inputs.sbom) sbom = await keepSbom(registry, published, image, images, workflow.tempFolder)
+  })
   const kept = images.map((repository) => ({ ...image, repository }))
-  const sbom = inputs.sbom ? await keepSbom(registry, published, image, images, workflow.tempFolder) : undefined
   const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity))
   await handOver(records, inputs.retentionDays, workflow.tempFolder, log)
   const built = { system, platform, storePath, reused: unchanged ? 'as-is' : 'relabelled', sbom } as const

@@ -23,7 +23,8 @@ import {
 } from '../publish/tag-plan.ts'
 import { type Member, verifyCandidates } from '../publish/verify.ts'
 import { type Candidate, collectArtifacts, collectCandidates } from '../record/collect.ts'
-import { type Registry, type StoredManifest, shareLookUps } from '../registry/registry.ts'
+import { shareLookUps } from '../registry/client.ts'
+import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { prepareAttestation } from './merge-attest.ts'
 import {
   type BuiltCommit,

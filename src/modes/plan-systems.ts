@@ -52,6 +52,45 @@ export function chooseSystems(images: readonly SystemImage[], call: SystemsCall)
   return { planned, warnings, notes }
 }
 
+/**
+ * @param wanted the systems to plan
+ * @param offered those for which the flake has packages
+ * @throws NixError if the flake has no packages for one of them
+ */
+export function assertOffered(wanted: readonly string[], offered: readonly string[], { flake }: SystemsCall): void {
+  const missing = wanted.filter((system) => !offered.includes(system))
+  if (missing.length > 0)
+    throw new NixError({
+      message: `The flake ${flake} has no packages for ${missing.join(', ')}, which \`systems\` lists`,
+      detail: `it has packages for ${offered.join(', ') || 'no system'}`,
+      hint: CHANGE_SYSTEMS,
+    })
+}
+
+/**
+ * @param wanted the systems that the matrix must have
+ * @throws NixError if it lacks one of them
+ */
+export function assertPlanned(
+  wanted: readonly string[],
+  planned: readonly SystemImage[],
+  images: readonly SystemImage[],
+  { flake, attribute }: SystemsCall,
+): void {
+  const missing = wanted.filter((system) => !planned.some((one) => one.system === system))
+  if (missing.length > 0)
+    throw new NixError({
+      message: `The flake ${flake} has no packages.<system>.${attribute} for ${missing.join(', ')}, which \`systems\` lists`,
+      detail: images
+        .filter(({ system }) => missing.includes(system))
+        .map((image) => formatImage(image, attribute))
+        .join('\n'),
+      hint: CHANGE_SYSTEMS,
+    })
+}
+
+const CHANGE_SYSTEMS = 'Remove these systems from `systems`, or add the image for them to the flake.'
+
 /** Returns the error for a flake without a system whose image can be evaluated. */
 function noImage(images: readonly SystemImage[], { flake, attribute, runnerSystem }: SystemsCall): NixError {
   const failed = images.filter((image) => image.kind === 'failed')

@@ -6,9 +6,9 @@ import type { PlanInputs } from '../inputs/plan.ts'
 import { evaluateSystems, evaluationsAtOnce, listSystems } from '../nix/evaluate-systems.ts'
 import { installableOf } from '../nix/installable.ts'
 import { ANY_RUNNER, hostedRunner, platformOf } from '../nix/system.ts'
-import { shareLookUps } from '../registry/registry.ts'
+import { shareLookUps } from '../registry/client.ts'
 import type { Result, Tools } from './mode.ts'
-import { chooseSystems } from './plan-systems.ts'
+import { assertOffered, assertPlanned, chooseSystems } from './plan-systems.ts'
 import { type PlannedBuild, summarizePlan } from './summaries.ts'
 
 /**
@@ -65,7 +65,9 @@ async function examineSystems(
   // Images are always for Linux, but this step may run on macOS.
   const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`
   const call = { flake, attribute, nixArgs, runnerSystem, missing }
-  const systems = await listSystems(call, log)
+  const offered = await listSystems(call, log)
+  const systems = inputs.systems.length === 0 ? offered : inputs.systems
+  assertOffered(systems, offered, call)
   const shared = shareLookUps(registry)
   // With `push: false`, builds always build, to check that the image can be built.
   const earlier = inputs.push ? await readPreviousImages(shared, inputs.reuseFrom, log) : []
@@ -74,6 +76,7 @@ async function examineSystems(
   const limit = evaluationsAtOnce(process.availableMemory(), availableParallelism())
   const images = await evaluateSystems(call, systems, needsStorePath, limit, log)
   const { planned, warnings, notes } = chooseSystems(images, call)
+  assertPlanned(inputs.systems, planned, images, call)
   for (const note of notes) log.info(note)
   for (const warning of warnings) log.warning(warning)
   const unchanged = new Set<string>()

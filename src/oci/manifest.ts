@@ -38,6 +38,11 @@ export function isAttestation({ platform }: Descriptor): boolean {
   return platform?.os === NO_PLATFORM.os
 }
 
+/** Reports whether an entry of an index is an attestation about an image in it. */
+export function isAttestationOf(entry: Descriptor, image: Digest): boolean {
+  return isAttestation(entry) && entry.annotations?.['vnd.docker.reference.digest'] === image
+}
+
 /**
  * Parses a manifest or an index.
  * @param mediaType the `Content-Type` of the response

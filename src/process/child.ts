@@ -109,7 +109,7 @@ type Environment = Readonly<Record<string, string | undefined>>
 
 /**
  * How much of the step's environment a program gets.
- * `everything`: all of it, for Docker and credential helpers, which may need it to log in.
+ * `everything`: all of it but the input `token`, for Docker and credential helpers, which may need it to log in.
  * `nix`: without the secrets and command files of the step, for Nix and other tools that read the flake, and for the
  * script in `test`.
  * `script`: without the configuration of registry logins as well, for programs that the flake provides.
@@ -122,10 +122,9 @@ export type Trust = 'everything' | 'nix' | 'script'
  * https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands#environment-files
  */
 export function environmentFor(trust: Trust, env: Environment = process.env): Environment {
-  if (trust === 'everything') return env
-  const withheld = trust === 'nix' ? [STEP_SECRETS] : [STEP_SECRETS, REGISTRY_LOGINS]
+  const withheld = WITHHELD[trust]
   const given = Object.entries(env).filter(([name]) => !withheld.some((pattern) => pattern.test(name)))
-  return { ...NO_PROMPTS, ...Object.fromEntries(given) }
+  return { ...(trust !== 'everything' && NO_PROMPTS), ...Object.fromEntries(given) }
 }
 
 /**
@@ -145,3 +144,9 @@ const STEP_SECRETS =
   /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS))$/i
 
 const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$/
+
+const WITHHELD: Readonly<Record<Trust, readonly RegExp[]>> = {
+  everything: [/^INPUT_TOKEN$/i],
+  nix: [STEP_SECRETS],
+  script: [STEP_SECRETS, REGISTRY_LOGINS],
+}

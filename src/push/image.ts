@@ -1,6 +1,5 @@
 import { type BuildInfo, describeBuild } from '../cache/build-info.ts'
 import { NOTHING_PUBLISHED } from '../cache/layers.ts'
-import { isRootLayer, storePathsInHistory } from '../image/layered-config.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
 import { formatReference, formatRepository } from '../oci/reference.ts'
@@ -11,6 +10,7 @@ import type { Registry, StoredManifest } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { formatBytes, sanitizeLine } from '../text.ts'
 import { checkLayer, notATar } from './check.ts'
+import { contentOfLayers, type ImageContent } from './content.ts'
 import { pushLayers, type RegistryPush } from './layers.ts'
 import { labelledConfig, manifestOf } from './manifest.ts'
 import { putImageTag } from './tag.ts'
@@ -26,14 +26,6 @@ export interface PushedImage {
   readonly info?: BuildInfo
   /** The content of the image. Undefined if Docker pushed. */
   readonly contents?: ImageContent
-}
-
-/** The content of an image that was pushed, as far as it is known. */
-export interface ImageContent {
-  /** When the image was created, as its config says. */
-  readonly created: string | undefined
-  /** Sorted. Undefined if those of some layers are unknown: layers that were reused, of images that don't name them. */
-  readonly storePaths: readonly string[] | undefined
 }
 
 /**
@@ -52,21 +44,17 @@ export async function pushImage(request: RegistryPush, registry: Registry, log: 
   })
   const { image, layers, info, manifest, contents } = pushed
   log.info(`${summarizeLayers(layers)} in ${((performance.now() - started) / 1000).toFixed(1)} s`)
-  await beforeTag?.(manifest.digest)
+  const { os, architecture, variant } = image.config
+  const platform = { os, architecture, ...(variant !== undefined && { variant }) }
+  const { digest, mediaType, bytes } = manifest
+  const stored = images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform }))
+  await beforeTag?.(stored, contents)
   await putImageTag(registry, images, tag, manifest, wanted)
   for (const repository of images) {
     const name = tag === '' ? formatRepository(repository) : formatReference({ repository, tag })
     log.info(`${name} is ${manifest.digest}`)
   }
-  const { os, architecture, variant } = image.config
-  const platform = { os, architecture, ...(variant !== undefined && { variant }) }
-  const { digest, mediaType, bytes } = manifest
-  return {
-    images: images.map((repository) => ({ repository, digest, mediaType, size: bytes.length, platform })),
-    layers,
-    info,
-    contents,
-  }
+  return { images: stored, layers, info, contents }
 }
 
 /** `60 layers: 58 reused, 2 pushed (3.1 MB of 221 MB)` */
@@ -94,30 +82,11 @@ async function pushOnce(request: RegistryPush, registry: Registry, log: Log): Pr
     const formats = layers.map(({ format }) => format)
     const info = describeBuild(storePath, labels, compression.format, formats)
     const manifest = await pushManifest(request, image, layers, info, registry)
-    const contents = { created: image.config.created, storePaths: storePathsOfLayers(request, image, started) }
+    const contents = contentOfLayers(request.source, image, started)
     return { image, layers, info, manifest, contents }
   } finally {
     await uploads.settled()
   }
-}
-
-function storePathsOfLayers(
-  { source: { layered } }: RegistryPush,
-  { layerNames, config: { comments } }: SourceImage,
-  started: ReadonlyMap<string, LayerUpload>,
-): readonly string[] | undefined {
-  const described = new Map(layered?.layers.map(({ name, storePaths }) => [name, storePaths]))
-  const layers = layerNames.map((name, at) => {
-    // Only if the history has one comment for each layer.
-    const comment = comments.length === layerNames.length ? comments[at] : undefined
-    return (
-      described.get(name) ??
-      started.get(name)?.storePaths ??
-      (comment === undefined ? undefined : storePathsInHistory(comment))
-    )
-  })
-  if (layers.includes(undefined)) return undefined
-  return [...new Set(layers.flatMap((paths) => paths ?? []))].filter((path) => !isRootLayer(path)).toSorted()
 }
 
 async function layerOf(

@@ -1,17 +1,20 @@
 import { type LayerCache, type ReusableBlob, reusableIn } from '../cache/layers.ts'
 import { hashLayer } from '../compress/compress.ts'
-import { baseProblem, type LayeredImage, type StoreLayer } from '../image/layered-image.ts'
+import { baseProblem } from '../image/layered-image.ts'
 import { isBlobName } from '../image/oci-layout.ts'
 import { isSeekable, openImage, readImage } from '../image/open-image.ts'
+import type { LayeredImage, StoreLayer } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import { observeTarNames } from '../image/tar-names.ts'
 import { layerFormat } from '../oci/manifest.ts'
 import type { Platform } from '../oci/platform.ts'
 import type { Digest } from '../oci/reference.ts'
 import { mapAtMost } from '../promises.ts'
+import type { ImageManifest } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { createStorePathSet } from '../sbom/store-paths.ts'
 import { checkLayer, layerFiles, readLayer, unexpectedLayer } from './check.ts'
+import type { ImageContent } from './content.ts'
 import { type Labels, reusableDescriptor } from './manifest.ts'
 import type { LayerUpload, UploadSettings, Uploads } from './uploads.ts'
 
@@ -32,8 +35,11 @@ export interface RegistryPush extends PushRequest, UploadSettings {
   readonly labels: Labels
   /** The store path of the image, for the annotations of the manifest. */
   readonly storePath: string
-  /** Runs once every repository has the image, and before the tag moves. If it throws, the tag does not move. */
-  readonly beforeTag?: (digest: Digest) => Promise<void>
+  /**
+   * Runs once every repository has the image, and before the tag moves. If it throws, the tag does not move.
+   * @param images one per repository
+   */
+  readonly beforeTag?: (images: readonly ImageManifest[], contents: ImageContent) => Promise<void>
 }
 
 /** The layers of an image whose uploads have started. */
@@ -66,7 +72,7 @@ async function pushLayered(
   const below = base && (await pushBase({ ...request, source: base, check: () => undefined }, uploads, registry))
   const started = new Map(below?.started)
   const push = async (layer: StoreLayer): Promise<Digest> => {
-    const known = layer.diffId ?? (layer.recipe && request.published.diffIdOf(layer.recipe))
+    const known = layer.diffId ?? (layer.recipe && request.published.diffIdOf(layer.recipe)) ?? (await hashed(layer))
     const blob = reusableBlob(request, known)
     const upload =
       known !== undefined && blob !== undefined
@@ -78,6 +84,8 @@ async function pushLayered(
     started.set(layer.name, upload)
     return upload.diffId
   }
+  const hashed = async ({ content }: StoreLayer): Promise<Digest | undefined> =>
+    request.published.needsContent ? (await hashLayer(content())).diffId : undefined
   const diffIds = await mapAtMost(STORE_LAYERS_AT_ONCE, layers, push)
   const image = imageOf(diffIds, below?.image)
   request.check(image)
@@ -110,7 +118,7 @@ async function pushSeekable(request: RegistryPush, uploads: Uploads, registry: R
       // The registry has the blob, perhaps from a failed push. Only its content proves that it is the config's layer.
       const layer = await readLayer(file, source)
       checkLayer(image, at, layer, source)
-      started.set(file.name, uploads.skip(diffId, unchanged))
+      started.set(file.name, { ...uploads.skip(diffId, unchanged), storePaths: layer.storePaths })
     } else started.set(file.name, await uploads.push(file, (layer) => checkLayer(image, at, layer, source)))
   }
   return { image, started }

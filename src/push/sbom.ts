@@ -1,5 +1,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { PreviousImage } from '../cache/previous-image.ts'
+import { readPublishedContents, readStatement } from '../cache/published-sbom.ts'
 import { diskFailure } from '../fs/disk.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { Log } from '../log.ts'
@@ -11,17 +13,12 @@ import { blobOf } from '../registry/blobs.ts'
 import { putBlobEverywhere } from '../registry/copy.ts'
 import type { ImageManifest, PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
-import {
-  documentIn,
-  findStatement,
-  renameDocument,
-  type SbomAttestation,
-  sbomAttestation,
-} from '../sbom/attestation.ts'
+import { documentIn, renameDocument, type SbomAttestation, sbomAttestation } from '../sbom/attestation.ts'
+import { modulesOfSameContent, type PublishedContent } from '../sbom/published.ts'
 import { scanModules } from '../sbom/scan.ts'
-import { spdxDocument } from '../sbom/spdx.ts'
+import { type ImageContents, spdxDocument } from '../sbom/spdx.ts'
 import { readStoreInfo } from '../sbom/store-info.ts'
-import type { ImageContent } from './image.ts'
+import { completeLayers, type ImageContent, withPublishedHashes } from './content.ts'
 
 /** An image with its SBOM. */
 export interface PublishedSbom {
@@ -42,37 +39,51 @@ export interface PendingSbom {
   attach(contents: ImageContent, images: readonly ImageManifest[]): Promise<PublishedSbom | undefined>
 }
 
+/** The image that an SBOM is for. */
+export interface SbomSettings {
+  readonly platform: Platform
+  /** The repositories that the image is pushed to. */
+  readonly images: readonly Repository[]
+  /** Published images, whose SBOMs may describe the same store paths. */
+  readonly previous: readonly PreviousImage[]
+  readonly tempFolder: string
+}
+
 /**
  * Starts to read what the local Nix store knows about the store paths of an image, while the image is pushed: facts from
  * Nix, and the modules of their programs.
  */
 export function startSbom(
   { layered }: ImageSource,
-  { platform, tempFolder }: { readonly platform: Platform; readonly tempFolder: string },
+  { platform, tempFolder, previous, images }: SbomSettings,
   registry: Registry,
   log: Log,
 ): PendingSbom {
   const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths))
-  const describing = describeStorePaths([...known], log)
+  const reading = readPublishedContents(registry, previous, images, platform, log)
+  const describing = describeStorePaths([...known], reading, log)
   describing.catch(() => undefined)
   return {
-    async attach({ created, storePaths }, images) {
+    async attach({ created, layers: pushed }, images) {
+      const published = await reading
+      const layers = completeLayers(pushed, published)
+      const paths = [...new Set(layers?.flatMap(({ storePaths }) => storePaths))]
       const [first] = images
-      if (storePaths === undefined || storePaths.length === 0 || first === undefined) {
-        log.info(`No SBOM: ${storePaths ? 'the image contains no store paths' : NOT_ALL_KNOWN}`)
+      if (layers === undefined || paths.length === 0 || first === undefined) {
+        log.info(`No SBOM: ${layers ? 'the image contains no store paths' : NOT_ALL_KNOWN}`)
         return undefined
       }
-      const more = await describeStorePaths(
-        storePaths.filter((path) => !known.has(path)),
-        log,
-      )
-      const all = await describing
-      const contents = {
-        storePaths: [...all.storePaths, ...more.storePaths],
-        modules: [...all.modules, ...more.modules],
-      }
+      const more = paths.filter((path) => !known.has(path))
+      const local = [await describing, await describeStorePaths(more, reading, log)]
+      const facts = local.flatMap(({ storePaths }) => storePaths)
+      const storePaths = withPublishedHashes(facts, pushed, published)
+      const same = modulesOfSameContent(published, storePaths)
+      const samePaths = new Set(same.map(({ path }) => path))
+      const found = local.flatMap(({ modules }) => modules).filter(({ path }) => !samePaths.has(path))
+      const modules = [...same, ...found]
       const name = formatRepository(first.repository)
-      const document = spdxDocument({ image: { name, digest: first.digest, created }, platform, ...contents })
+      const image = { name, digest: first.digest, created }
+      const document = spdxDocument({ image, platform, layers, storePaths, modules })
       const repositories = images.map(({ repository }) => repository)
       return attachSbom(registry, first, repositories, document, tempFolder)
     },
@@ -81,8 +92,19 @@ export function startSbom(
 
 const NOT_ALL_KNOWN = 'the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them'
 
-async function describeStorePaths(paths: readonly string[], log: Log) {
-  const [storePaths, modules] = await Promise.all([readStoreInfo(paths, log), scanModules(paths, log)])
+/** Reads facts about store paths. Searches for modules only where no published SBOM lists them. */
+async function describeStorePaths(
+  paths: readonly string[],
+  reading: Promise<readonly PublishedContent[]>,
+  log: Log,
+): Promise<Pick<ImageContents, 'storePaths' | 'modules'>> {
+  const facts = readStoreInfo(paths, log)
+  const published = await reading
+  // Without a published SBOM, the search does not wait for Nix.
+  const same = published.length === 0 ? [] : modulesOfSameContent(published, await facts)
+  const known = new Set(same.map(({ path }) => path))
+  const unknown = paths.filter((path) => !known.has(path))
+  const [storePaths, modules] = await Promise.all([facts, scanModules(unknown, log)])
   return { storePaths, modules }
 }
 
@@ -100,9 +122,8 @@ export async function keepSbom(
   tempFolder: string,
 ): Promise<PublishedSbom | undefined> {
   for (const { manifest } of published.attestations) {
-    const statement = findStatement(manifest.bytes, published.digest)
-    const bytes = statement && (await registry.getBlob(published.repository, statement, STATEMENT_LIMIT))
-    const document = bytes && documentIn(bytes)
+    const statement = await readStatement(registry, published.repository, manifest.bytes, published.digest)
+    const document = statement && documentIn(statement)
     if (document === undefined) continue
     if (image.digest === published.digest)
       return { digest: manifest.digest, path: await writeDocument(document, image.digest, tempFolder) }
@@ -111,9 +132,6 @@ export async function keepSbom(
   }
   return undefined
 }
-
-/** In bytes. The SBOM of 1,500 store paths has 3 MB. */
-const STATEMENT_LIMIT = 64 * 1024 * 1024
 
 async function attachSbom(
   registry: Registry,

@@ -1,9 +1,11 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { which } from '@actions/io'
+import { loginStep } from '../advice.ts'
 import { ImageError, InputError } from '../errors.ts'
 import { withTempFolder } from '../fs/temp-folder.ts'
 import type { JobLog } from '../log.ts'
+import { parseReference } from '../oci/reference.ts'
 import { runCommand } from '../process/command.ts'
 import { lastLines } from '../text.ts'
 
@@ -41,9 +43,18 @@ export async function testImage(
     throw new ImageError({
       message: `The test of ${image} for ${system} failed with exit code ${result.exitCode}`,
       detail: lastLines(result.log, LINES_IN_ERROR) || 'it wrote nothing',
-      hint: 'The image is not handed over to merge, and no tag has moved. Fix the image, or the script in `test`. To see each command of the script, begin it with `set -x`.',
+      hint: hintFor(image, result.log),
     })
   log.info(`The test of ${image} passed in ${((performance.now() - started) / 1000).toFixed(1)} s`)
+}
+
+/** Returns what to do about a failed test. The script gets configured logins, but not the input `token`. */
+function hintFor(image: string, log: string): string {
+  const { host } = parseReference(image).repository
+  const login = /unauthorized|(?<!permission )denied|authentication required/i.test(log)
+    ? ` If the script can't pull the image, log in before this step:\n${loginStep(host)}`
+    : ''
+  return `The image is not handed over to merge, and no tag has moved. Fix the image, or the script in \`test\`. To see each command of the script, begin it with \`set -x\`.${login}`
 }
 
 /**

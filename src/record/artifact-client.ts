@@ -52,17 +52,42 @@ export interface ArtifactCalls {
 /** For failures that are probably permanent. */
 export const FEW_ATTEMPTS = 5
 
-/** Loads the artifact client, which is larger than the rest of this action. */
-export async function openArtifactCalls({
-  log,
-  wait = sleep,
-  timeoutMs = STALL,
-}: Omit<ArtifactSettings, 'tempFolder'>): Promise<ArtifactCalls> {
+/**
+ * Loads the artifact client, which is larger than the rest of this action.
+ * @throws Error if the runner has no artifact service
+ */
+async function loadArtifactClient(): Promise<DefaultArtifactClient> {
+  const missing = missingVariable()
+  if (missing !== undefined) throw new Error(`the environment variable ${missing} is not set`)
   // The client rejects servers with other host names than GitHub's, although Gitea and Forgejo have the same service.
   if (isGitea()) process.env.GITHUB_SERVER_URL = 'https://github.com'
   const { DefaultArtifactClient } = await import('@actions/artifact')
-  const client = new DefaultArtifactClient()
   watchClient()
+  return new DefaultArtifactClient()
+}
+
+/** Starts to load the code of the artifact client. Call it while the step waits, before a record is handed over. */
+export function preloadArtifactClient(): void {
+  // An error is reported when the client is used.
+  if (missingVariable() === undefined) import('@actions/artifact').catch(() => undefined)
+}
+
+/** Returns a variable that a runner with an artifact service sets, and this one does not. */
+function missingVariable(): string | undefined {
+  return ['ACTIONS_RUNTIME_TOKEN', 'ACTIONS_RESULTS_URL'].find((name) => !process.env[name])
+}
+
+/** Prepares calls of the artifact client, which the first call loads. */
+export function openArtifactCalls({
+  log,
+  wait = sleep,
+  timeoutMs = STALL,
+}: Omit<ArtifactSettings, 'tempFolder'>): ArtifactCalls {
+  let loading: Promise<DefaultArtifactClient> | undefined
+  const client = () => {
+    loading ??= loadArtifactClient()
+    return loading
+  }
   const clock = createClock(() => performance.now(), wait)
   const budgets = createBudgets(clock.now)
   const backOffs = createBackOffs(clock, log)
@@ -71,7 +96,7 @@ export async function openArtifactCalls({
     return async (operation, start) => {
       const attempt = budgets.startAttempt(SERVICE, work)
       try {
-        const result = await callWithin(attempt.limit(timeoutMs), operation, () => start(client))
+        const result = await callWithin(attempt.limit(timeoutMs), operation, async () => start(await client()))
         attempt.answered()
         return result
       } catch (error) {

@@ -43,7 +43,7 @@ export async function readRecords(
   settings: ArtifactSettings,
 ): Promise<readonly (FoundRecord | FoundDigest)[]> {
   return withTempFolder(settings.tempFolder, async (folder) => {
-    const calls = await openArtifactCalls(settings)
+    const calls = openArtifactCalls(settings)
     const isOwn = ({ name }: ListedArtifact) => own && name.startsWith(PREFIX)
     const isOther = ({ name }: ListedArtifact) => !name.startsWith(PREFIX) && matchesPattern(name, pattern)
     const artifacts = await calls.persist((call) => listUntilStable(call, (one) => isOwn(one) || isOther(one)))

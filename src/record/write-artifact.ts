@@ -27,7 +27,7 @@ export async function writeRecord(
   settings: ArtifactSettings,
 ): Promise<void> {
   await withTempFolder(settings.tempFolder, async (folder) => {
-    const calls = await openArtifactCalls(settings)
+    const calls = openArtifactCalls(settings)
     const file = join(folder, FILE)
     await writeFile(file, `${serializeRecord(record)}\n`)
     const taken = new Set<string>()

@@ -2,11 +2,9 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Http } from '../http/client.ts'
 import { formatRepository, type Repository } from '../oci/reference.ts'
 import type { Challenge } from './challenge.ts'
-import type { Credential, CredentialSource } from './credentials.ts'
-import { encodeBasic, fetchToken, isLoginRefusal, type Token } from './token.ts'
-
-/** The action of a request on a repository, as in the scope of a token. */
-export type Access = 'pull' | 'pull,push' | 'delete'
+import { type Credential, type CredentialSource, isFallback } from './credentials.ts'
+import { RegistryError } from './registry-error.ts'
+import { type Access, encodeBasic, fetchToken, isLoginRefusal, type Token } from './token.ts'
 
 /** Answers the challenges of registries. Each token is fetched once, however many requests wait for it. */
 export interface Authorization {
@@ -86,6 +84,10 @@ export function createAuthorization({ http, credentials, onSecret }: RegistrySet
       return token
     }
     const credential = await loginOf(repository)
+    if (access === 'pull' && isFallback(credential)) {
+      const anonymous = await fetchWith(undefined).catch(ignoreMissingLogin)
+      if (anonymous !== undefined) return anonymous
+    }
     try {
       return await fetchWith(credential)
     } catch (error) {
@@ -157,6 +159,14 @@ export function createAuthorization({ http, credentials, onSecret }: RegistrySet
       return acceptedLogins.has(loginKey(repository.host, login)) ? 'accepted' : 'unknown'
     },
   }
+}
+
+/**
+ * A login that is not configured is used for reading only if that requires one. A job's token may have no access to
+ * packages, with which GHCR refuses to read even public ones.
+ */
+function ignoreMissingLogin(error: unknown): undefined {
+  if (!(error instanceof RegistryError) || error.problem !== 'no-credentials') throw error
 }
 
 interface TokenScope {

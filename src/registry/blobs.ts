@@ -1,8 +1,8 @@
 import { Readable } from 'node:stream'
 import { firstLine } from '../errors.ts'
 import type { Work } from '../http/budget.ts'
-import type { HttpReply } from '../http/client.ts'
 import { errorCode } from '../http/http-error.ts'
+import type { HttpReply } from '../http/messages.ts'
 import { isRetryableError } from '../http/retry.ts'
 import { type Digest, digestOf, formatRepository, isDigest, type Repository } from '../oci/reference.ts'
 import { settled } from '../promises.ts'
@@ -188,7 +188,7 @@ export function createBlobWriter(requests: Requests): Pick<Registry, 'mountBlob'
  */
 function uploadLocation(reply: HttpReply, { repository, operation }: FailedCall): URL | undefined {
   const location = reply.headers.get('location')
-  if (!isSuccess(reply) || location === null || !URL.canParse(location, reply.url.href)) return undefined
+  if (!isSuccess(reply) || location === undefined || !URL.canParse(location, reply.url.href)) return undefined
   const url = new URL(location, reply.url)
   if (isAsSafe(url, reply.url)) return url
   if (url.protocol === 'http:' && url.hostname === reply.url.hostname)

@@ -15,7 +15,7 @@ export type Challenge =
  * Parses a `WWW-Authenticate` header. Prefers Bearer to Basic.
  * Source: https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1, https://distribution.github.io/distribution/spec/auth/token/
  */
-export function parseChallenge(header: string | null): Challenge | undefined {
+export function parseChallenge(header: string | undefined): Challenge | undefined {
   const challenges = splitChallenges(header ?? '')
   const bearer = challenges.find(({ scheme, parameters }) => scheme === 'bearer' && parameters.get('realm'))?.parameters
   const realm = bearer?.get('realm')

@@ -8,7 +8,13 @@ import { RegistryError } from './registry-error.ts'
 
 /** Credentials for a registry. An identity token is exchanged for access tokens, never sent as a password. */
 export type Credential =
-  | { readonly kind: 'password'; readonly username: string; readonly password: string }
+  | {
+      readonly kind: 'password'
+      readonly username: string
+      readonly password: string
+      /** Whether no login is configured for the registry, and this one stands in: see `withFallback`. */
+      readonly fallback?: true
+    }
   | { readonly kind: 'identity-token'; readonly token: string }
 
 /** Returns the credentials for a repository, or undefined if there are none. */
@@ -44,6 +50,29 @@ export function credentialsFrom(files: CredentialFiles, onSecret: (secret: strin
     }
     return undefined
   }
+}
+
+/** A login for one registry that is used if none is configured for it. */
+export interface FallbackLogin {
+  readonly host: string
+  readonly username: string
+  readonly password: string
+}
+
+/**
+ * Adds a login for one registry to a source of credentials. Configured credentials take precedence, even if the registry
+ * refuses them: the error must show that they are wrong.
+ */
+export function withFallback(source: CredentialSource, login: FallbackLogin | undefined): CredentialSource {
+  if (login === undefined) return source
+  const { host, username, password } = login
+  const credential: Credential = { kind: 'password', username, password, fallback: true }
+  return async (repository) => (await source(repository)) ?? (repository.host === host ? credential : undefined)
+}
+
+/** Reports whether a credential stands in for a login that is not configured. */
+export function isFallback(credential: Credential | undefined): boolean {
+  return credential?.kind === 'password' && credential.fallback === true
 }
 
 const AUTH_ENTRY = v.object({

@@ -2,6 +2,7 @@ import {
   type Descriptor,
   type Index,
   isAttestation,
+  isAttestationOf,
   isForeignLayer,
   type Manifest,
   OCI_MANIFEST,
@@ -223,7 +224,7 @@ function attestationsOf(
   name: string,
   repository: Repository,
 ): readonly Descriptor[] {
-  const listed = manifests.filter((one) => isAttestation(one) && refersTo(one, image))
+  const listed = manifests.filter((one) => isAttestationOf(one, image))
   const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()]
   if (distinct.length > ATTESTATIONS_LIMIT)
     throw attestationsError(
@@ -245,10 +246,6 @@ function attestationsError({ host }: Repository, name: string, why: string): Reg
     message: `Can't read ${name}: ${why}`,
     hint: 'Push the image again with fewer attestations. For docker/build-push-action, set `provenance: false` and `sbom: false`.',
   })
-}
-
-function refersTo({ annotations }: Descriptor, digest: Digest): boolean {
-  return annotations?.['vnd.docker.reference.digest'] === digest
 }
 
 function notSingleImage(repository: Repository, digest: Digest, detail: string): RegistryError {

@@ -1,5 +1,5 @@
-import type { HttpReply, HttpSuccess } from '../http/client.ts'
 import { errorCode } from '../http/http-error.ts'
+import type { HttpReply, HttpSuccess, ResponseHeaders } from '../http/messages.ts'
 import { isRetryableError } from '../http/retry.ts'
 import { MANIFEST_TYPES } from '../oci/manifest.ts'
 import { type Digest, digestOf, isDigest, type Repository } from '../oci/reference.ts'
@@ -122,7 +122,7 @@ function manifestCall(
 }
 
 /** Returns the ETag of an answer, unless it is weak, as after compression by a proxy: `If-Match` never matches those. */
-function strongEtag(headers: Headers): string | undefined {
+function strongEtag(headers: ResponseHeaders): string | undefined {
   const etag = headers.get('etag') ?? ''
   return /^"[\x21\x23-\x7e]+"$/.test(etag) ? etag : undefined
 }

@@ -1,5 +1,6 @@
 import * as v from 'valibot'
 import { FormatError } from '../errors.ts'
+import type { ResponseHeaders } from '../http/messages.ts'
 import { readJson } from '../json.ts'
 import { type Descriptor, OCI_INDEX, parseManifest } from '../oci/manifest.ts'
 import { type Digest, formatReference, type Repository } from '../oci/reference.ts'
@@ -55,7 +56,7 @@ export function createReferrersReader({
 const EMPTY_LIST = v.object({ mediaType: v.literal(OCI_INDEX), manifests: v.null() })
 
 /** Returns undefined for anything but an index. */
-function entriesOf(bytes: Buffer, headers: Headers, name: string): readonly Descriptor[] | undefined {
+function entriesOf(bytes: Buffer, headers: ResponseHeaders, name: string): readonly Descriptor[] | undefined {
   // olareg writes null for an empty list.
   if (readJson(EMPTY_LIST, bytes).ok) return []
   try {
@@ -68,7 +69,7 @@ function entriesOf(bytes: Buffer, headers: Headers, name: string): readonly Desc
 }
 
 /** https://www.rfc-editor.org/rfc/rfc8288 */
-function nextPage(headers: Headers, current: URL): URL | undefined {
+function nextPage(headers: ResponseHeaders, current: URL): URL | undefined {
   const [, target] = /<([^<>]+)>\s*;[^,]*\brel="?next\b/i.exec(headers.get('link') ?? '') ?? []
   if (target === undefined || !URL.canParse(target, current.href)) return undefined
   const next = new URL(target, current)

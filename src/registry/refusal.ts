@@ -1,5 +1,5 @@
-import type { HttpReply } from '../http/client.ts'
 import { type ErrorAnswer, readErrorAnswer } from '../http/http-error.ts'
+import type { HttpReply } from '../http/messages.ts'
 import { isRetryable } from '../http/retry.ts'
 import type { Digest } from '../oci/reference.ts'
 import type { Settled } from '../promises.ts'

@@ -1,4 +1,5 @@
-import type { Http, HttpReply, HttpSuccess } from '../http/client.ts'
+import type { Http } from '../http/client.ts'
+import type { HttpReply, HttpSuccess } from '../http/messages.ts'
 import { pauseBeforeRetry, RETRY_PAUSES } from '../http/retry.ts'
 import { type Digest, formatRepository, isDigest, type Repository } from '../oci/reference.ts'
 import { settled } from '../promises.ts'

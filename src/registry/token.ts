@@ -1,13 +1,16 @@
 import * as v from 'valibot'
-import type { Http, HttpFailure, HttpSuccess } from '../http/client.ts'
+import type { Http } from '../http/client.ts'
 import { readErrorAnswer } from '../http/http-error.ts'
+import type { HttpFailure, HttpSuccess } from '../http/messages.ts'
 import { readJson } from '../json.ts'
 import { formatRepository, type Repository } from '../oci/reference.ts'
 import { sanitizeLine } from '../text.ts'
-import type { Access } from './authorization.ts'
 import { type Challenge, realmProblem } from './challenge.ts'
-import type { Credential } from './credentials.ts'
+import { type Credential, isFallback } from './credentials.ts'
 import { RegistryError, type RegistryProblem, retryDoubtful } from './registry-error.ts'
+
+/** The action of a request on a repository, as in the scope of a token. */
+export type Access = 'pull' | 'pull,push' | 'delete'
 
 /** A bearer token. */
 export interface Token {
@@ -67,7 +70,9 @@ async function fetchTokenOnce(call: TokenCall): Promise<Token> {
 
 function realmOf({ challenge, registry, credential, repository }: TokenCall): URL {
   const { realm } = challenge
-  const problem = realmProblem(realm, registry, credential !== undefined)
+  const problem =
+    realmProblem(realm, registry, credential !== undefined) ??
+    (isFallback(credential) ? foreignRealmProblem(realm, registry) : undefined)
   if (problem === undefined) return new URL(realm)
   throw new RegistryError({
     host: repository.host,
@@ -75,6 +80,12 @@ function realmOf({ challenge, registry, credential, repository }: TokenCall): UR
     message: `Can't get a token from ${formatRealm(realm)}, the realm that ${repository.host} specifies: ${problem}`,
     hint: `Ask the operator of ${repository.host} to correct the \`realm\` in its WWW-Authenticate header.`,
   })
+}
+
+/** A login that is not configured goes only to the registry itself, while others may go to its token service. */
+function foreignRealmProblem(realm: string, registry: URL): string | undefined {
+  if (new URL(realm).origin === registry.origin) return undefined
+  return `no login for ${registry.host} is configured, and \`token\` is sent only to ${registry.host} itself`
 }
 
 /** Formats a URL for a message, without its query, user name and password, which may be secret. */
@@ -157,6 +168,8 @@ function loginRefusal({ repository, credential, accepted }: TokenCall, status: n
   if (credential === undefined)
     return ['no-credentials', `authentication required, but no credentials were found for ${host}`]
   const login = credential.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token'
+  if (isFallback(credential) && !accepted)
+    return ['refused-fallback', `${host} refused \`token\`, which is used because no login for ${host} is configured`]
   if (accepted) return ['denied', `${host} denied access to ${login}`]
   const refused = `${host} did not accept the credentials of ${login}`
   return status === 403

@@ -2,11 +2,11 @@ import { Readable } from 'node:stream'
 import { firstLine } from '../errors.ts'
 import { isLoopback } from '../http/address.ts'
 import type { Work } from '../http/budget.ts'
-import type { Http, HttpReply, HttpRequest } from '../http/client.ts'
+import type { Http } from '../http/client.ts'
 import { HttpError } from '../http/http-error.ts'
+import type { HttpReply, HttpRequest } from '../http/messages.ts'
 import type { Repository } from '../oci/reference.ts'
 import {
-  type Access,
   type AuthorizationHeader,
   createAuthorization,
   type LoginState,
@@ -15,7 +15,7 @@ import {
 } from './authorization.ts'
 import { type Challenge, parseChallenge } from './challenge.ts'
 import { RegistryError, throwAsRegistryError } from './registry-error.ts'
-import { SHORTEST_TOKEN } from './token.ts'
+import { type Access, SHORTEST_TOKEN } from './token.ts'
 
 /** A request to a repository. */
 export interface TransportRequest {
@@ -249,7 +249,7 @@ function isFollowed({ method }: HttpRequest): boolean {
 function redirectTarget(reply: HttpReply, request: HttpRequest): URL | undefined {
   const { url } = request
   const location = reply.headers.get('location')
-  if (location === null || !REDIRECTS.has(reply.status) || !isFollowed(request)) return undefined
+  if (location === undefined || !REDIRECTS.has(reply.status) || !isFollowed(request)) return undefined
   return URL.canParse(location, url.href) ? new URL(location, url) : undefined
 }
 

@@ -1,6 +1,7 @@
-import { constants, type Dirent } from 'node:fs'
-import { type FileHandle, lstat, open, readdir } from 'node:fs/promises'
+import { constants, type Dirent, lstatSync, readdirSync } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
 import { extname, join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Log } from '../log.ts'
 import { isStorePath } from '../nix/store-path.ts'
 import { mapAtMost } from '../promises.ts'
@@ -50,17 +51,18 @@ const FILES_LIMIT = 200_000
 
 /** Does not follow links, which may lead out of the store. A store path can be a file. */
 async function modulesBelow(storePath: string, log: Log): Promise<readonly BinaryModule[]> {
-  const root = await lstat(storePath).catch(() => undefined)
-  if (!root?.isDirectory()) return sortedModules(await modulesAt(storePath))
+  if (!isFolder(storePath)) return isProgram(storePath) ? sortedModules(await modulesIn(storePath)) : []
   const found: BinaryModule[] = []
   let left = FILES_LIMIT
   const folders = [storePath]
   for (let folder = folders.pop(); folder !== undefined && left > 0; folder = folders.pop()) {
-    const { subfolders, files } = await listEntries(folder)
+    // Reads folders synchronously, in a quarter of the processor time. Other work runs between them.
+    await nextTurn()
+    const { subfolders, files } = listEntries(folder)
     folders.push(...subfolders)
     const candidates = files.slice(0, left)
     left -= candidates.length
-    const modules = await mapAtMost(FILES_AT_ONCE, candidates, modulesAt)
+    const modules = await mapAtMost(FILES_AT_ONCE, candidates.filter(isProgram), modulesIn)
     for (const some of modules) found.push(...some)
   }
   if (left === 0) log.info(`The SBOM lists only the modules of the first ${FILES_LIMIT} files of ${storePath}`)
@@ -74,12 +76,20 @@ interface Entries {
 }
 
 /** Returns the paths of the entries of a folder, sorted. None for a folder that can't be read. */
-async function listEntries(folder: string): Promise<Entries> {
-  const entries = await readdir(folder, { withFileTypes: true }).catch((): readonly Dirent[] => [])
+function listEntries(folder: string): Entries {
+  const entries = entriesOf(folder)
   const pathsOf = (some: readonly Dirent[]) => some.map(({ name }) => join(folder, name)).toSorted()
   return {
     subfolders: pathsOf(entries.filter((entry) => entry.isDirectory())),
     files: pathsOf(entries.filter((entry) => entry.isFile() && !DATA_EXTENSIONS.has(extname(entry.name)))),
+  }
+}
+
+function entriesOf(folder: string): readonly Dirent[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true })
+  } catch {
+    return []
   }
 }
 
@@ -102,14 +112,27 @@ const EXECUTABLE = 0o111
 /** Programs of more than this are not read. In bytes. */
 const SIZE_LIMIT = 4 * 1024 ** 3
 
-/** Returns no modules for a file that is neither executable nor a library, or that can't be read. */
-async function modulesAt(path: string): Promise<readonly BinaryModule[]> {
+function isFolder(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+}
+
+/** Reports whether a path is a file that may be a program or a library. */
+function isProgram(path: string): boolean {
   try {
-    const { mode, size } = await lstat(path)
-    if (!isRegular(mode) || size > SIZE_LIMIT || ((mode & EXECUTABLE) === 0 && !LIBRARY.test(path))) return []
+    const stat = lstatSync(path)
+    return stat.isFile() && stat.size <= SIZE_LIMIT && ((stat.mode & EXECUTABLE) !== 0 || LIBRARY.test(path))
+  } catch {
+    return false
+  }
+}
+
+/** Returns no modules for a file that can't be read. */
+async function modulesIn(path: string): Promise<readonly BinaryModule[]> {
+  try {
     // O_NOFOLLOW and O_NONBLOCK, in case the file was replaced by a link or a pipe.
     const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
     try {
+      const { size } = await handle.stat()
       return (await modulesOf({ size, read: (offset, length) => readRange(handle, offset, length) })) ?? []
     } finally {
       await handle.close()
@@ -118,10 +141,6 @@ async function modulesAt(path: string): Promise<readonly BinaryModule[]> {
     // The SBOM lists what can be read. A damaged file or a file without permissions must not fail the push.
     return []
   }
-}
-
-function isRegular(mode: number): boolean {
-  return (mode & constants.S_IFMT) === constants.S_IFREG
 }
 
 async function readRange(handle: FileHandle, offset: number, length: number): Promise<Buffer> {

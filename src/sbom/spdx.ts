@@ -6,6 +6,12 @@ import type { StorePathModules } from './scan.ts'
 import type { StorePathInfo } from './store-info.ts'
 import { HASH_LENGTH, splitStoreName } from './store-name.ts'
 
+/** The store paths that a layer has files of. */
+export interface LayerContent {
+  readonly diffId: Digest
+  readonly storePaths: readonly string[]
+}
+
 /** The content of an image for one platform. */
 export interface ImageContents {
   readonly image: {
@@ -17,6 +23,9 @@ export interface ImageContents {
     readonly created: string | undefined
   }
   readonly platform: Platform
+  /** Lowest first. */
+  readonly layers: readonly LayerContent[]
+  /** Those of all layers, in any order. */
   readonly storePaths: readonly StorePathInfo[]
   readonly modules: readonly StorePathModules[]
 }
@@ -26,9 +35,19 @@ export interface ImageContents {
  * paths and modules makes no difference.
  * https://spdx.github.io/spdx-spec/v2.3/
  */
-export function spdxDocument({ image, platform, storePaths, modules }: ImageContents): Buffer {
+export function spdxDocument({ image, platform, layers, storePaths, modules }: ImageContents): Buffer {
+  const layersOf = Map.groupBy(
+    layers.flatMap(({ diffId, storePaths: paths }) => paths.map((path) => ({ path, diffId }))),
+    ({ path }) => path,
+  )
   const elements = [
-    ...sortedByKey(storePaths, ({ path }) => path).map((info) => ({ key: info.path, package: storePathPackage(info) })),
+    ...sortedByKey(storePaths, ({ path }) => path).map((info) => ({
+      key: info.path,
+      package: storePathPackage(
+        info,
+        (layersOf.get(info.path) ?? []).map(({ diffId }) => diffId),
+      ),
+    })),
     ...sortedModules(modules.flatMap(({ modules: of }) => of)).map((module) => ({
       key: modulePurl(module),
       package: modulePackage(module),
@@ -43,16 +62,21 @@ export function spdxDocument({ image, platform, storePaths, modules }: ImageCont
     SPDXID: DOCUMENT_ID,
     name: `${image.name} (${formatPlatform(platform)})`,
     documentNamespace: `https://spdx.org/spdxdocs/${encodeURIComponent(basename(image.name))}-${hash}`,
-    // Without a version, so that an update of the action does not change the document.
-    creationInfo: { created: spdxTime(image.created), creators: ['Tool: nix-image-action'] },
+    creationInfo: { created: spdxTime(image.created), creators: [CREATOR] },
     packages: [
-      imagePackage({ ...image, hash }, platform),
+      imagePackage({ ...image, hash }, platform, layers),
       ...elements.map(({ package: one }, at) => ({ ...one, SPDXID: ids[at] })),
     ],
     relationships: relationshipsOf(storePaths, modules, idOf),
   }
   return Buffer.from(JSON.stringify(document))
 }
+
+/**
+ * Names the rules by which the document was made, not the version of the action, so that an update of the action does not
+ * change the document. Raise the number if the search finds other modules in the same files.
+ */
+export const CREATOR = 'Tool: nix-image-action-1'
 
 const DOCUMENT_ID = 'SPDXRef-DOCUMENT'
 const IMAGE_ID = 'SPDXRef-image'
@@ -81,6 +105,7 @@ const NOT_ANALYZED = { downloadLocation: 'NOASSERTION', filesAnalyzed: false } a
 function imagePackage(
   { name, digest, hash }: { readonly name: string; readonly digest: string; readonly hash: string },
   { architecture }: Platform,
+  layers: readonly LayerContent[],
 ): SpdxPackage {
   return {
     SPDXID: IMAGE_ID,
@@ -88,17 +113,23 @@ function imagePackage(
     versionInfo: digest,
     primaryPackagePurpose: 'CONTAINER',
     ...NOT_ANALYZED,
+    comment: formatLayers(layers.map(({ diffId }) => diffId)),
     checksums: [{ algorithm: 'SHA256', checksumValue: hash }],
     externalRefs: [purlRef(imagePurl(name, digest, architecture))],
   }
 }
 
-function storePathPackage({ path, narHash, deriver }: StorePathInfo): SpdxPackage {
+/** Returns a line for each layer. The comments of packages name layers by their diff IDs. */
+function formatLayers(diffIds: readonly Digest[]): string {
+  return [...new Set(diffIds)].map((diffId) => `layer: ${diffId}`).join('\n')
+}
+
+function storePathPackage({ path, narHash, deriver }: StorePathInfo, layers: readonly Digest[]): SpdxPackage {
   const hash = basename(path).slice(0, HASH_LENGTH)
   const name = basename(path).slice(HASH_LENGTH + 1)
   const split = splitStoreName(name, deriver)
   // The hash is of an archive of the store path, not of a file that can be downloaded.
-  const comment = [path, narHash && `narHash: ${narHash}`].filter(Boolean).join('\n')
+  const comment = [path, narHash && `narHash: ${narHash}`, formatLayers(layers)].filter(Boolean).join('\n')
   return {
     SPDXID: spdxId(`${hash}-${name}`),
     name: split.pname,

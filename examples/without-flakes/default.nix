@@ -1,0 +1,7 @@
+{ system ? builtins.currentSystem, pkgs ? import <nixpkgs> { inherit system; } }:
+{
+  image = pkgs.dockerTools.buildLayeredImage {
+    name = "hello";
+    config.Cmd = [ "${pkgs.hello}/bin/hello" ];
+  };
+}
