@@ -6,13 +6,13 @@ import { adviceFor, adviceForDisk } from './actions/advice.ts'
 import { declareArtifacts } from './actions/artifacts.ts'
 import { cancellation, isCancelled } from './actions/cancel.ts'
 import { jobLog } from './actions/log.ts'
-import { type Environment, readWorkflow } from './context.ts'
+import { type Environment, readWorkflow, type Workflow } from './context.ts'
 import { ActionError, DiskError, messageOf } from './errors.ts'
 import { diskFailure } from './fs/disk.ts'
 import { createHttp, type Http } from './http/client.ts'
 import { inputOf } from './inputs/field.ts'
 import { type Inputs, readInputs } from './inputs/inputs.ts'
-import { reportSilence } from './log.ts'
+import { type JobLog, reportSilence } from './log.ts'
 import { build } from './modes/build.ts'
 import { merge } from './modes/merge.ts'
 import type { Result } from './modes/mode.ts'
@@ -42,7 +42,7 @@ export async function run(env: Environment): Promise<number> {
     if (inputs.mode === 'merge' && inputs.token !== '') jobLog.mask(inputs.token)
     for (const notice of inputs.notices) jobLog.notice(notice)
     for (const note of inputs.notes) jobLog.info(note)
-    const { outputs, summary, artifacts = [], failure } = await runMode(inputs, env)
+    const { outputs, summary, artifacts = [], failure } = await runMode(inputs, env, readWorkflow(env), jobLog)
     await writeOutputs(outputs, env)
     for (const warning of await declareArtifacts(artifacts, env)) jobLog.warning(warning)
     if (inputs.summary) await writeSummary(summary, env, failure === undefined)
@@ -51,7 +51,7 @@ export async function run(env: Environment): Promise<number> {
   } catch (error) {
     // The signal handler ends the process after its child processes.
     if (isCancelled()) return new Promise(() => undefined)
-    jobLog.error(await explainError(error, env))
+    jobLog.error(await explainError(error, env, (failure) => adviceFor(failure, inputOf(env, 'mode'))))
     if (error instanceof Error) jobLog.debug(error.stack ?? error.message)
     return 1
   } finally {
@@ -92,11 +92,11 @@ function forSummary(text: string): string {
 /** In characters, of up to four bytes. The runner accepts at most 1 MiB. */
 const SUMMARY_LIMIT = 256 * 1024
 
-async function runMode(inputs: Inputs, env: Environment): Promise<Result> {
+/** Runs the mode of the inputs. */
+export async function runMode(inputs: Inputs, env: Environment, workflow: Workflow, log: JobLog): Promise<Result> {
   const wait = (milliseconds: number) => waitUnlessCancelled(milliseconds, cancellation.signal)
-  const http = createHttp({ log: jobLog, userAgent: 'nix-image-action', env, wait })
-  const tools = { http, registry: openRegistry(http, env), log: jobLog, cancellation }
-  const workflow = readWorkflow(env)
+  const http = createHttp({ log, userAgent: 'nix-image-action', env, wait })
+  const tools = { http, registry: openRegistry(http, env, log), log, cancellation }
   switch (inputs.mode) {
     case 'plan':
       return plan(inputs, workflow, tools)
@@ -109,8 +109,8 @@ async function runMode(inputs: Inputs, env: Environment): Promise<Result> {
   }
 }
 
-function openRegistry(http: Http, env: Environment): Registry {
-  const onSecret = (secret: string) => jobLog.mask(secret)
+function openRegistry(http: Http, env: Environment, log: JobLog): Registry {
+  const onSecret = (secret: string) => log.mask(secret)
   const runtime = env.XDG_RUNTIME_DIR && join(env.XDG_RUNTIME_DIR, 'containers', 'auth.json')
   const files = {
     docker: join(env.DOCKER_CONFIG || join(env.HOME || homedir(), '.docker'), 'config.json'),
@@ -120,15 +120,22 @@ function openRegistry(http: Http, env: Environment): Registry {
   return createRegistry({ http, credentials, onSecret })
 }
 
-/** Returns the message of an error, with advice for the workflow. */
-async function explainError(error: unknown, env: Environment): Promise<string> {
+/**
+ * Returns the message of an error, with advice.
+ * @param advise returns what to do after a registry error
+ */
+export async function explainError(
+  error: unknown,
+  env: Environment,
+  advise: (error: RegistryError) => string | undefined,
+): Promise<string> {
   const { RUNNER_TEMP = tmpdir() } = env
   if (!(error instanceof ActionError) && isShortage(error))
-    return explainError(await diskFailure("This step can't continue", RUNNER_TEMP, error), env)
+    return explainError(await diskFailure("This step can't continue", RUNNER_TEMP, error), env, advise)
   if (!(error instanceof ActionError)) return `This is a bug in nix-image-action. Please report it: ${messageOf(error)}`
   if (error instanceof DiskError) return `${error.message}\n${adviceForDisk(error)}`
-  const advice = registryErrorIn(error)
-  return [error.message, advice && adviceFor(advice, inputOf(env, 'mode'))].filter(Boolean).join('\n')
+  const cause = registryErrorIn(error)
+  return [error.message, cause && advise(cause)].filter(Boolean).join('\n')
 }
 
 /** Reports whether the runner has run out of disk space or file handles. */
