@@ -15,7 +15,7 @@ import { type Inputs, readInputs } from './inputs/inputs.ts'
 import { type JobLog, reportSilence } from './log.ts'
 import { build } from './modes/build.ts'
 import { merge } from './modes/merge.ts'
-import type { Result } from './modes/mode.ts'
+import type { Result, Tools } from './modes/mode.ts'
 import { plan } from './modes/plan.ts'
 import { verify } from './modes/verify.ts'
 import { waitUnlessCancelled } from './process/cancellation.ts'
@@ -93,10 +93,16 @@ function forSummary(text: string): string {
 const SUMMARY_LIMIT = 256 * 1024
 
 /** Runs the mode of the inputs. */
-export async function runMode(inputs: Inputs, env: Environment, workflow: Workflow, log: JobLog): Promise<Result> {
+export async function runMode(
+  inputs: Inputs,
+  env: Environment,
+  workflow: Workflow,
+  log: JobLog,
+  more: Pick<Tools, 'compareCommits'> = {},
+): Promise<Result> {
   const wait = (milliseconds: number) => waitUnlessCancelled(milliseconds, cancellation.signal)
   const http = createHttp({ log, userAgent: 'nix-image-action', env, wait })
-  const tools = { http, registry: openRegistry(http, env, log), log, cancellation }
+  const tools = { http, registry: openRegistry(http, env, log), log, cancellation, ...more }
   switch (inputs.mode) {
     case 'plan':
       return plan(inputs, workflow, tools)

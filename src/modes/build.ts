@@ -100,7 +100,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
       : await pushWithDocker(pushing, registry, log)
     const sbom = contents && (await pending?.attach(contents, images))
     const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity))
-    await handOver(records, inputs.retentionDays, tempFolder, log)
+    await handOver(records, inputs.retentionDays, workflow, log)
     return reportBuild(images, records, tag, { ...built, ...(layers && { layers }), sbom }, layers && trafficOf(layers))
   })
 }
@@ -145,7 +145,7 @@ async function reuseImage(
   const kept = images.map((repository) => ({ ...image, repository }))
   const sbom = inputs.sbom ? await keepSbom(registry, published, image, images, workflow.tempFolder) : undefined
   const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity))
-  await handOver(records, inputs.retentionDays, workflow.tempFolder, log)
+  await handOver(records, inputs.retentionDays, workflow, log)
   const built = { system, platform, storePath, reused: unchanged ? 'as-is' : 'relabelled', sbom } as const
   return reportBuild(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 })
 }
