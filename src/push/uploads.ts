@@ -8,6 +8,7 @@ import { observeTarNames } from '../image/tar-names.ts'
 import type { Log } from '../log.ts'
 import { type Descriptor, type LayerFormat, layerFormat } from '../oci/manifest.ts'
 import { type Digest, type Repository, sameRepository } from '../oci/reference.ts'
+import { startMeter } from '../progress.ts'
 import { createSemaphore, settleAll } from '../promises.ts'
 import { putBlobEverywhere } from '../registry/copy.ts'
 import type { Registry } from '../registry/registry.ts'
@@ -78,13 +79,19 @@ export function startUploads(
   const blocks = createBlockSemaphore(compression)
   const store = createBlobStore(tempFolder)
   const pending: Promise<unknown>[] = []
+  const meter = startMeter('Push', 'layers')
+  let uploaded = 0
   let failure: unknown
 
   function track<Result>(work: Promise<Result>): Promise<Result> {
-    work.catch((error: unknown) => {
-      failure ??= error
-    })
     pending.push(work)
+    meter.update(uploaded, pending.length)
+    work.then(
+      () => meter.update(++uploaded, pending.length),
+      (error: unknown) => {
+        failure ??= error
+      },
+    )
     return work
   }
 
@@ -151,7 +158,7 @@ export function startUploads(
       log.info(`${shortDigest(diffId)}: ${formatBytes(blob.size)}, already exists`)
       return { diffId, uploaded: Promise.resolve(reusedLayer(diffId, blob)) }
     },
-    settled: () => Promise.allSettled(pending),
+    settled: () => Promise.allSettled(pending).finally(meter.end),
   }
 }
 
