@@ -45779,6 +45779,13 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:tls");
 
 /***/ }),
 
+/***/ 7066:
+/***/ ((module) => {
+
+module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:tty");
+
+/***/ }),
+
 /***/ 73136:
 /***/ ((module) => {
 
@@ -45832,6 +45839,13 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("os");
 /***/ ((module) => {
 
 module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("path");
+
+/***/ }),
+
+/***/ 932:
+/***/ ((module) => {
+
+module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("process");
 
 /***/ }),
 
@@ -45891,6 +45905,122 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 /***/ }),
 
+/***/ 70375:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   c: () => (/* binding */ adviceFor),
+/* harmony export */   r: () => (/* binding */ adviceForDisk)
+/* harmony export */ });
+/* harmony import */ var _advice_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(11579);
+/* harmony import */ var _oci_manifest_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(44360);
+
+
+function adviceFor(error, mode) {
+    const { host, problem, code, status, mediaType } = error;
+    switch (problem) {
+        case 'no-credentials':
+            return `Log in before this step:\n${(0,_advice_js__WEBPACK_IMPORTED_MODULE_1__/* .loginStep */ .EJ)(host)}\n${permissions(host, mode)}`.trimEnd();
+        case 'wrong-credentials':
+            return `Check the user name and the password or token in the login step before this one:\n${(0,_advice_js__WEBPACK_IMPORTED_MODULE_1__/* .loginStep */ .EJ)(host)}${withoutLogin(host, mode)}`;
+        case 'refused-login':
+            return `Check the user name and the password or token in the login step before this one:\n${(0,_advice_js__WEBPACK_IMPORTED_MODULE_1__/* .loginStep */ .EJ)(host)}${withoutLogin(host, mode)}\nIf they are correct, the login has no access to this repository. ${permissions(host, mode) || accessTo(mode)}`;
+        case 'refused-fallback':
+            return `${permissions(host, mode)}
+If you set \`token\`, check that it is valid and may access packages. To log in with other credentials, add before this step:
+${(0,_advice_js__WEBPACK_IMPORTED_MODULE_1__/* .loginStep */ .EJ)(host)}`;
+        case 'tag-exists':
+            return mode === 'merge' ? REMOVE_TAG : OTHER_TAG;
+        case 'unsupported-type':
+            return adviseType(mediaType);
+        case 'read-only':
+            return `Push to the registry itself, not to a mirror or proxy cache. If ${host} is the registry itself, ask its operator to allow pushes.`;
+        case 'denied':
+            return permissions(host, mode) || accessTo(mode);
+        case 'unreachable':
+            return `Check that "${host}" is the address of the registry and that the runner can reach it. Set a proxy in HTTPS_PROXY and NO_PROXY. Plain HTTP is used only for localhost.`;
+        case 'untrusted-certificate':
+            return "Set the environment variable NODE_EXTRA_CA_CERTS, for the job or the runner, to a file with the certificate of your certificate authority. Certificate checks can't be turned off.";
+        case 'rate-limited':
+            return 'Log in before this step, because rate limits are higher for authenticated requests. Or run this job again later.';
+        case 'not-found':
+            return code === 'NAME_UNKNOWN'
+                ? 'Create the repository in the registry first. This registry does not create repositories automatically.'
+                : 'Run this job again: the registry may need some seconds to return what was pushed. If that does not help, check the name, and that the login has read access.';
+        case 'doubtful':
+            return unexpectedResponse(host);
+        case 'other':
+            if (status === undefined)
+                return undefined;
+            if (status < 400)
+                return unexpectedResponse(host);
+            return status >= 500 || status === 408
+                ? 'The registry has an internal error. Run this job again later.'
+                : `Run this job again. If that does not help, ask the operator of ${host} what the response means.`;
+    }
+}
+function adviceForDisk({ problem, folder }) {
+    switch (problem) {
+        case 'full':
+            return `${_advice_js__WEBPACK_IMPORTED_MODULE_1__/* .MORE_SPACE */ .p8} Then re-run this job.`;
+        case 'read-only':
+            return `Make ${folder} writable. Then re-run this job.`;
+        case 'denied':
+            return `Let the runner's user write to ${folder}. Then re-run this job.`;
+        case 'missing':
+            return `Create ${folder} before this step. Then re-run this job.`;
+        case 'too-many-files':
+            return `${_advice_js__WEBPACK_IMPORTED_MODULE_1__/* .MORE_FILES */ .ew} Then re-run this job.`;
+        case 'other':
+            return 'Re-run this job.';
+    }
+}
+function accessTo(mode) {
+    return `Give the login ${mode === 'verify' ? 'read' : 'write'} access to the repository.`;
+}
+const OTHER_TAG = `Push the image by digest only, which is all that merge needs:
+  tag: ""
+Or ${_advice_js__WEBPACK_IMPORTED_MODULE_1__/* .UNIQUE_TAG */ .vj}`;
+const REMOVE_TAG = 'Remove this tag from `tags`, or delete it in the registry if it may be replaced. Then run this job again.';
+function adviseType(mediaType = '') {
+    const registry = 'Push OCI manifests. In the build steps, remove `push-with: docker` or set:\n  push-with: registry';
+    if (mediaType.includes('docker'))
+        return registry;
+    if (mediaType !== _oci_manifest_js__WEBPACK_IMPORTED_MODULE_0__/* .OCI_INDEX */ .$p)
+        return `Update the registry. If it supports only Docker's types, let Docker push:\n  push-with: docker`;
+    return `${registry}\nIf the registry supports only Docker's types, update it, or set \`push-with: docker\` in all build steps and remove \`annotations\` from the merge.`;
+}
+function unexpectedResponse(host) {
+    return `Run this job again. If that does not help, check whether a proxy in front of ${host} changes or replaces its responses.`;
+}
+function withoutLogin(host, mode) {
+    if (host !== 'ghcr.io')
+        return '';
+    const except = mode === 'build' ? ', except with `push-with: docker`' : '';
+    return `\nOr remove the login step: on github.com, this step then uses the token of the job${except}.`;
+}
+function permissions(host, mode) {
+    if (host !== 'ghcr.io')
+        return '';
+    if (mode === 'verify')
+        return READ_PERMISSIONS;
+    return `Give the token of the job write access to packages:
+  permissions:
+    contents: read
+    packages: write
+If the package exists already, also give this repository the role "Write" in the package settings, under "Manage Actions access".
+In pull requests from forks and from Dependabot, the token is read-only. Set in this step:
+  push: \${{ github.event_name != 'pull_request' }}`;
+}
+const READ_PERMISSIONS = `Give the token of the job read access to packages:
+  permissions:
+    contents: read
+    packages: read
+For a package of another repository, also give this repository the role "Read" in the package settings, under "Manage Actions access".`;
+
+
+/***/ }),
+
 /***/ 77849:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
@@ -45911,9 +46041,9 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("zlib");
 
 const FINISH = 7000;
 const HURRY = 1500;
-function endOnSignals() {
+function endOnSignals(log) {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
-        process.on(signal, () => void endOn(signal));
+        process.on(signal, () => void endOn(signal, log));
 }
 let ending;
 const controller = new AbortController();
@@ -45928,14 +46058,14 @@ const cancellation = {
         return work;
     },
 };
-async function endOn(signal) {
+async function endOn(signal, log) {
     const first = ending === undefined;
     ending ??= (0,_process_child_js__WEBPACK_IMPORTED_MODULE_3__/* .endChildren */ .PH)(signal);
     if (!first) {
         setTimeout(hurry.resolve, HURRY);
         return (0,_process_child_js__WEBPACK_IMPORTED_MODULE_3__/* .endChildren */ .PH)(signal, 0);
     }
-    _log_js__WEBPACK_IMPORTED_MODULE_4__/* .jobLog */ .W.info(`Cancelled by ${signal}: stopping`);
+    log.info(`Cancelled by ${signal}: stopping`);
     controller.abort();
     const settled = Promise.allSettled(unfinished);
     await Promise.all([ending, (0,_process_cancellation_js__WEBPACK_IMPORTED_MODULE_2__/* .waitUpTo */ .ob)(FINISH, Promise.race([settled, hurry.promise]))]);
@@ -46004,6 +46134,98 @@ function resumeCommands() {
     commandsStopped = undefined;
     for (const secret of unmasked.splice(0))
         _actions_core__WEBPACK_IMPORTED_MODULE_1__/* .setSecret */ .Pq(secret);
+}
+
+
+/***/ }),
+
+/***/ 11579:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   EJ: () => (/* binding */ loginStep),
+/* harmony export */   ew: () => (/* binding */ MORE_FILES),
+/* harmony export */   p8: () => (/* binding */ MORE_SPACE),
+/* harmony export */   vj: () => (/* binding */ UNIQUE_TAG)
+/* harmony export */ });
+function loginStep(host) {
+    if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host))
+        return '  - uses: aws-actions/amazon-ecr-login@v2';
+    const lines = {
+        'ghcr.io': ['registry: ghcr.io', 'username: ${{ github.actor }}', 'password: ${{ github.token }}'],
+        'docker.io': ['username: ${{ vars.DOCKERHUB_USERNAME }}', 'password: ${{ secrets.DOCKERHUB_TOKEN }}'],
+    }[host] ?? [
+        `registry: ${host}`,
+        'username: ${{ vars.REGISTRY_USERNAME }}',
+        'password: ${{ secrets.REGISTRY_PASSWORD }}',
+    ];
+    return ['  - uses: docker/login-action@v4', '    with:', ...lines.map((line) => `      ${line}`)].join('\n');
+}
+const MORE_SPACE = 'Hosted runners guarantee 14 GB: free more before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On a self-hosted runner, run nix-collect-garbage.';
+const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.';
+const UNIQUE_TAG = `set a \`tag\` that is different for each run:
+  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"`;
+
+
+/***/ }),
+
+/***/ 86048:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Cx: () => (/* binding */ commitOfRun),
+/* harmony export */   S6: () => (/* binding */ readWorkflow),
+/* harmony export */   yB: () => (/* binding */ ownSystem)
+/* harmony export */ });
+/* unused harmony export readIdentitySource */
+/* harmony import */ var node_fs__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(73024);
+/* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(48161);
+/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(77934);
+/* harmony import */ var _json_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(16413);
+/* harmony import */ var _nix_system_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(15294);
+/* harmony import */ var _process_git_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(18209);
+
+
+
+
+
+
+function ownSystem(env) {
+    return (0,_nix_system_js__WEBPACK_IMPORTED_MODULE_2__/* .runnerSystem */ .eR)(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH ?? '', process.arch);
+}
+function commitOfRun({ revision, pullRequestHead }) {
+    return pullRequestHead ?? revision;
+}
+function readWorkflow(env) {
+    return {
+        run: { id: env.GITHUB_RUN_ID ?? '', attempt: Number(env.GITHUB_RUN_ATTEMPT) || 1 },
+        job: env.GITHUB_JOB ?? '',
+        revision: env.GITHUB_SHA ?? '',
+        pullRequestHead: readPullRequestHead(env),
+        repository: env.GITHUB_REPOSITORY ?? '',
+        source: env.GITHUB_SERVER_URL && env.GITHUB_REPOSITORY ? `${env.GITHUB_SERVER_URL}/${env.GITHUB_REPOSITORY}` : '',
+        api: env.GITHUB_API_URL ?? '',
+        tempFolder: env.RUNNER_TEMP || (0,node_os__WEBPACK_IMPORTED_MODULE_1__.tmpdir)(),
+        runnerSystem: ownSystem(env),
+        identity: readIdentitySource(env),
+    };
+}
+function readIdentitySource(env) {
+    const { ACTIONS_ID_TOKEN_REQUEST_URL: url = '', ACTIONS_ID_TOKEN_REQUEST_TOKEN: token = '' } = env;
+    return URL.canParse(url) && token !== '' ? { url: new URL(url), token } : undefined;
+}
+const PULL_REQUEST_EVENT = valibot__WEBPACK_IMPORTED_MODULE_4__/* .object */ .Ikc({ pull_request: valibot__WEBPACK_IMPORTED_MODULE_4__/* .object */ .Ikc({ head: valibot__WEBPACK_IMPORTED_MODULE_4__/* .object */ .Ikc({ sha: valibot__WEBPACK_IMPORTED_MODULE_4__/* .string */ .YjP() }) }) });
+function readPullRequestHead({ GITHUB_EVENT_NAME: name, GITHUB_EVENT_PATH: file }) {
+    if (!name?.match(/^pull_request(_review|_review_comment)?$/) || !file)
+        return undefined;
+    try {
+        const event = (0,_json_js__WEBPACK_IMPORTED_MODULE_5__/* .readJson */ .V)(PULL_REQUEST_EVENT, (0,node_fs__WEBPACK_IMPORTED_MODULE_0__.readFileSync)(file));
+        const head = event.ok ? event.value.pull_request.head.sha : '';
+        return (0,_process_git_js__WEBPACK_IMPORTED_MODULE_3__/* .isCommitId */ .jh)(head) ? head : undefined;
+    }
+    catch {
+        return undefined;
+    }
 }
 
 
@@ -46262,7 +46484,9 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 /* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
 /* harmony import */ var node_v8__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(78877);
 /* harmony import */ var _actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77849);
-/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(87227);
+/* harmony import */ var _actions_log_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(1633);
+/* harmony import */ var _run_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(16282);
+
 
 
 
@@ -46270,13 +46494,1773 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
 (0,node_v8__WEBPACK_IMPORTED_MODULE_1__.setFlagsFromString)('--heap-growing-percent=500');
 process.noDeprecation = true;
-(0,_actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .endOnSignals */ .cn)();
-const exitCode = await (0,_run_js__WEBPACK_IMPORTED_MODULE_3__/* .run */ .e)(process.env);
+const exitCode = await start(process.argv.slice(2));
 if (!(0,_actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .isCancelled */ .mm)())
     process.exit(exitCode);
+async function start(args) {
+    if (args.length > 0)
+        return (await Promise.all(/* import() */[__nccwpck_require__.e(990), __nccwpck_require__.e(494)]).then(__nccwpck_require__.bind(__nccwpck_require__, 7494))).runCli(args, process.env);
+    (0,_actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .endOnSignals */ .cn)(_actions_log_js__WEBPACK_IMPORTED_MODULE_3__/* .jobLog */ .W);
+    return (0,_run_js__WEBPACK_IMPORTED_MODULE_4__/* .run */ .e)(process.env);
+}
 
 __webpack_async_result__();
 } catch(e) { __webpack_async_result__(e); } }, 1);
+
+/***/ }),
+
+/***/ 36965:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Dx: () => (/* binding */ linesOf),
+/* harmony export */   Kf: () => (/* binding */ readChoice),
+/* harmony export */   Pv: () => (/* binding */ readSystems),
+/* harmony export */   Uo: () => (/* binding */ readVariant),
+/* harmony export */   Vf: () => (/* binding */ readBoolean),
+/* harmony export */   XV: () => (/* binding */ validFrom),
+/* harmony export */   di: () => (/* binding */ readCommonInputs),
+/* harmony export */   pD: () => (/* binding */ uniqueBy),
+/* harmony export */   rZ: () => (/* binding */ valid),
+/* harmony export */   ry: () => (/* binding */ splitList),
+/* harmony export */   wg: () => (/* binding */ inputOf)
+/* harmony export */ });
+/* unused harmony export unique */
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(452);
+/* harmony import */ var _nix_system_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(15294);
+/* harmony import */ var _oci_reference_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(23940);
+/* harmony import */ var _record_record_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(82472);
+
+
+
+
+function inputOf(env, name) {
+    return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
+}
+function readBoolean(env, name, fallback) {
+    const text = inputOf(env, name);
+    if (text === '')
+        return fallback;
+    if (/^(true|false)$/i.test(text))
+        return text.toLowerCase() === 'true';
+    throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({ message: `The input \`${name}\` is "${text}"; it must be \`true\` or \`false\`` });
+}
+function readChoice(env, name, choices) {
+    const text = inputOf(env, name);
+    if (text === '')
+        return choices[0];
+    const choice = choices.find((one) => one === text);
+    if (choice !== undefined)
+        return choice;
+    throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+        message: `The input \`${name}\` is "${text}"; it must be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
+    });
+}
+function valid(input, read) {
+    return validFrom(`The input \`${input}\` is not valid`, read);
+}
+function validFrom(origin, read) {
+    try {
+        return read();
+    }
+    catch (error) {
+        if (!(error instanceof _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .ActionError */ .lZ) || error instanceof _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz)
+            throw error;
+        const { message, hint } = error.parts;
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({ message: `${origin}: ${message}`, hint, cause: error });
+    }
+}
+function linesOf(text) {
+    return text
+        .split('\n')
+        .map((line) => line.trim())
+        .filter((line) => line !== '');
+}
+function splitList(text) {
+    return linesOf(text.replaceAll(',', '\n'));
+}
+function unique(texts) {
+    return [...new Set(texts)];
+}
+function uniqueBy(items, key) {
+    return [...new Map(items.map((item) => [key(item), item])).values()];
+}
+function readSystems(env) {
+    const systems = unique(splitList(inputOf(env, 'systems')));
+    for (const system of systems)
+        valid('systems', () => (0,_nix_system_js__WEBPACK_IMPORTED_MODULE_1__/* .platformOf */ .tj)(system));
+    return systems;
+}
+function readCommonInputs(env) {
+    const names = linesOf(inputOf(env, 'image'));
+    if (names.length === 0)
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+            message: 'The input `image` is missing',
+            hint: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
+        });
+    const lowered = names.filter((name) => name !== name.toLowerCase());
+    const listed = names.find((name) => name.includes(','));
+    if (listed !== undefined)
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+            message: `The input \`image\` is not valid: "${listed}" contains a comma`,
+            hint: 'Write one name per line, without commas.',
+        });
+    const images = names.map((name) => valid('image', () => readImageName(name)));
+    return {
+        images: uniqueBy(images, _oci_reference_js__WEBPACK_IMPORTED_MODULE_2__/* .formatRepository */ .Sh),
+        push: readBoolean(env, 'push', true),
+        summary: readBoolean(env, 'summary', true),
+        notices: [],
+        notes: lowered.map((name) => `Using "${name.toLowerCase()}" for "${name}": image names are lowercase`),
+    };
+}
+function readImageName(name) {
+    const { repository, tag, digest } = (0,_oci_reference_js__WEBPACK_IMPORTED_MODULE_2__/* .parseReference */ .F2)(name.toLowerCase());
+    if (tag === undefined && digest === undefined)
+        return repository;
+    throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+        message: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
+        hint: `Remove it: \`image: ${(0,_oci_reference_js__WEBPACK_IMPORTED_MODULE_2__/* .formatRepository */ .Sh)(repository)}\`. Set tags in \`tag\` (build) or \`tags\` (merge).`,
+    });
+}
+function readVariant(env) {
+    const variant = inputOf(env, 'variant');
+    if (variant === '' || (0,_record_record_js__WEBPACK_IMPORTED_MODULE_3__/* .isVariant */ .MY)(variant))
+        return variant;
+    throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+        message: `The input \`variant\` is "${variant}"; it must have at most 64 characters: lowercase letters, digits, ".", "_" and "-"`,
+    });
+}
+
+
+/***/ }),
+
+/***/ 37470:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+
+// EXPORTS
+__nccwpck_require__.d(__webpack_exports__, {
+  K: () => (/* binding */ readInputs)
+});
+
+// EXTERNAL MODULE: ./lib/context.js
+var context = __nccwpck_require__(86048);
+// EXTERNAL MODULE: ./lib/errors.js
+var errors = __nccwpck_require__(452);
+// EXTERNAL MODULE: ./lib/nix/system.js
+var nix_system = __nccwpck_require__(15294);
+// EXTERNAL MODULE: ./lib/oci/reference.js
+var oci_reference = __nccwpck_require__(23940);
+// EXTERNAL MODULE: ./lib/inputs/field.js
+var field = __nccwpck_require__(36965);
+// EXTERNAL MODULE: ./lib/inputs/mode.js
+var inputs_mode = __nccwpck_require__(34214);
+// EXTERNAL MODULE: ./lib/inputs/tags.js
+var inputs_tags = __nccwpck_require__(24644);
+;// CONCATENATED MODULE: ./lib/inputs/build.js
+
+
+
+
+
+
+
+function readBuildInputs(env) {
+    const common = (0,field/* readCommonInputs */.di)(env);
+    const system = readSystem(env);
+    const flake = readFlake(env);
+    const file = readFile(env);
+    const pushWith = readPushWith(env);
+    const variant = (0,field/* readVariant */.Uo)(env);
+    return {
+        ...common,
+        notices: [...common.notices, ...noticesOfIgnored(env)],
+        mode: 'build',
+        variant,
+        system,
+        flake,
+        attribute: readFileAttribute(env, file),
+        installable: rejectOption('installable', (0,field/* inputOf */.wg)(env, 'installable')),
+        file,
+        nixArgs: (0,field/* linesOf */.Dx)((0,field/* inputOf */.wg)(env, 'nix-args')).map(checkNixArg),
+        tag: readTagInput(env, { system, variant }, pushWith),
+        pushWith,
+        compression: readCompression(env, pushWith),
+        reuseFrom: readReuseFrom(env, common.images, variant),
+        labels: readLabels(env, pushWith),
+        sbom: (0,field/* readBoolean */.Vf)(env, 'sbom', true),
+        rebuild: (0,field/* readBoolean */.Vf)(env, 'rebuild', false),
+        retentionDays: readRetention(env),
+        test: readTest(env, pushWith),
+        jobTotal: Number((0,field/* inputOf */.wg)(env, 'job-total')) || undefined,
+        jobIndex: /^\d+$/.test((0,field/* inputOf */.wg)(env, 'job-index')) ? Number((0,field/* inputOf */.wg)(env, 'job-index')) : undefined,
+    };
+}
+function noticesOfIgnored(env) {
+    const isGiven = (name) => !['', inputs_mode/* PARTIAL_INPUTS */.ml[name]?.default].includes((0,field/* inputOf */.wg)(env, name));
+    const instead = isGiven('installable') ? 'installable' : 'file';
+    if (!isGiven(instead))
+        return [];
+    const names = instead === 'installable' ? ['flake', 'attribute'] : ['flake'];
+    return names.filter(isGiven).map((name) => `Ignoring \`${name}\`: \`${instead}\` is set`);
+}
+function readSystem(env) {
+    const given = (0,field/* inputOf */.wg)(env, 'system');
+    const system = given || (0,context/* ownSystem */.yB)(env);
+    const origin = given === ''
+        ? `The input \`system\` is empty, and the runner reports RUNNER_OS=${env.RUNNER_OS ?? ''} and RUNNER_ARCH=${env.RUNNER_ARCH ?? ''}`
+        : 'The input `system` (default: `matrix.system`) is not valid';
+    (0,field/* validFrom */.XV)(origin, () => (0,nix_system/* platformOf */.tj)(system));
+    return system;
+}
+function readFile(env) {
+    const file = (0,field/* inputOf */.wg)(env, 'file');
+    if (file !== '' && (0,field/* inputOf */.wg)(env, 'installable') !== '')
+        throw new errors/* InputError */.dz({
+            message: 'The inputs `file` and `installable` are both set',
+            hint: 'Remove `installable`, and set `attribute` to an attribute of the file.',
+        });
+    return file;
+}
+function readTagInput(env, placeholders, pushWith) {
+    const given = (0,field/* inputOf */.wg)(env, 'tag');
+    if (given === '' && pushWith === 'registry')
+        return '';
+    if (given === '')
+        throw new errors/* InputError */.dz({
+            message: 'The input `tag` is empty, but Docker can push only with a tag',
+            hint: 'Remove `tag` to use its default, {sha}-{system}, or set `push-with: registry`.',
+        });
+    const pattern = given === inputs_mode/* DEFAULT_TAG */.fL && placeholders.variant !== '' ? '{sha}-{variant}-{system}' : given;
+    const tag = (0,inputs_tags/* fillPlaceholders */.Ct)('tag', pattern, placeholders);
+    if ((0,inputs_tags/* isTagPattern */.xV)(tag))
+        return pattern;
+    const hint = /[\s,:/]/.test(tag) ? inputs_mode/* TAGS */.gp : undefined;
+    throw new errors/* InputError */.dz({
+        message: `The input \`tag\` is not valid: ${(0,oci_reference/* tagProblem */.qH)((0,inputs_tags/* withSampleSha */.l5)(tag).replace(/\s+/g, ' '))}`,
+        hint,
+    });
+}
+function readRetention(env) {
+    const text = (0,field/* inputOf */.wg)(env, 'retention-days') || '1';
+    const days = Number(text);
+    if (Number.isInteger(days) && days >= 1 && days <= 90)
+        return days;
+    throw new errors/* InputError */.dz({ message: `The input \`retention-days\` is "${text}"; it must be a number from 1 to 90` });
+}
+function readPushWith(env) {
+    return (0,field/* readChoice */.Kf)(env, 'push-with', ['registry', 'docker']);
+}
+function readTest(env, pushWith) {
+    const script = (0,field/* inputOf */.wg)(env, 'test');
+    if (script !== '' && pushWith === 'docker')
+        throw new errors/* InputError */.dz({
+            message: 'The input `test` needs `push-with: registry`: Docker can push only with a tag, before the test',
+            hint: 'Remove `push-with`, or run the test in a later step of the job, with the output `image`.',
+        });
+    return script;
+}
+const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } };
+function readCompression(env, pushWith) {
+    const format = (0,field/* readChoice */.Kf)(env, 'compression', ['gzip', 'zstd']);
+    const { most, usual } = LEVELS[format];
+    const text = (0,field/* inputOf */.wg)(env, 'compression-level');
+    if (pushWith === 'docker' && (format !== 'gzip' || text !== ''))
+        throw new errors/* InputError */.dz({
+            message: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker chooses the compression itself`,
+            hint: 'Remove `compression` and `compression-level`, or remove `push-with`.',
+        });
+    const level = text === '' ? usual : Number(text);
+    if (Number.isInteger(level) && level >= 1 && level <= most)
+        return { format, level };
+    throw new errors/* InputError */.dz({
+        message: `The input \`compression-level\` is "${text}"; for ${format}, it must be a number from 1 to ${most}`,
+    });
+}
+function readReuseFrom(env, images, variant = '') {
+    const given = (0,field/* splitList */.ry)((0,field/* inputOf */.wg)(env, 'reuse-from'));
+    const isDefault = given.length === 1 && given[0] === 'latest' && variant !== '' && (0,oci_reference/* isTag */.dz)(variant);
+    return (isDefault ? [variant, ...given] : given).flatMap((text) => {
+        if ((0,oci_reference/* isTag */.dz)(text))
+            return images.map((repository) => ({ repository, tag: text }));
+        const reference = (0,field/* valid */.rZ)('reuse-from', () => (0,oci_reference/* parseReference */.F2)(lowercaseName(text)));
+        if (reference.tag !== undefined || reference.digest !== undefined)
+            return [reference];
+        throw new errors/* InputError */.dz({
+            message: `The input \`reuse-from\` contains "${text}", which has no tag`,
+            hint: 'Write `name:tag`, or only the tag.',
+        });
+    });
+}
+function lowercaseName(reference) {
+    const [name = ''] = /^.*?(?=(:[^/@]*)?(@.*)?$)/.exec(reference) ?? [];
+    return name.toLowerCase() + reference.slice(name.length);
+}
+function readLabels(env, pushWith) {
+    const lines = (0,field/* linesOf */.Dx)((0,field/* inputOf */.wg)(env, 'labels'));
+    if (lines.length > 0 && pushWith === 'docker')
+        throw new errors/* InputError */.dz({
+            message: 'The input `labels` needs `push-with: registry`: Docker pushes the image unchanged',
+            hint: 'Remove `labels` or `push-with`, or set the labels in Nix (config.Labels).',
+        });
+    return Object.fromEntries(lines.map(readLabel));
+}
+function readLabel(line) {
+    const equals = line.indexOf('=');
+    if (equals > 0)
+        return [line.slice(0, equals), line.slice(equals + 1)];
+    throw new errors/* InputError */.dz({ message: `The input \`labels\` contains "${line}", which does not have the form key=value` });
+}
+function readFlake(env) {
+    const flake = rejectOption('flake', (0,field/* inputOf */.wg)(env, 'flake') || '.');
+    if (!flake.includes('#'))
+        return flake;
+    throw new errors/* InputError */.dz({
+        message: `The input \`flake\` is "${flake}", which also names an attribute`,
+        hint: 'Move the part after "#" to `attribute`, or use `installable` (build) for the whole.',
+    });
+}
+function readAttribute(env) {
+    const attribute = rejectOption('attribute', (0,field/* inputOf */.wg)(env, 'attribute') || 'containerImage');
+    const hash = attribute.indexOf('#');
+    if (hash === -1)
+        return attribute;
+    throw new errors/* InputError */.dz({
+        message: `The input \`attribute\` is "${attribute}", which also names a flake`,
+        hint: `Move the flake to \`flake\`, or use \`installable\` (build) for the whole:\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
+    });
+}
+function readFileAttribute(env, file) {
+    return file !== '' && (0,field/* inputOf */.wg)(env, 'attribute') === '' ? '' : readAttribute(env);
+}
+function rejectOption(input, text) {
+    if (!text.startsWith('-'))
+        return text;
+    throw new errors/* InputError */.dz({
+        message: `The input \`${input}\` is "${text}", which Nix would read as an option`,
+        hint: `Set \`${input}\` to what to build, and move options for Nix to \`nix-args\`, one per line.`,
+    });
+}
+function checkNixArg(line) {
+    if (!/^--?[A-Za-z][\w-]*\s/.test(line))
+        return line;
+    throw new errors/* InputError */.dz({
+        message: `The input \`nix-args\` contains "${line}" on one line, but each line is one argument`,
+        hint: `Write each argument on its own line:\n  nix-args: |\n${line
+            .split(/\s+/)
+            .map((one) => `    ${one}`)
+            .join('\n')}`,
+    });
+}
+
+// EXTERNAL MODULE: ./lib/oci/annotation.js
+var annotation = __nccwpck_require__(83200);
+;// CONCATENATED MODULE: ./lib/inputs/merge.js
+
+
+
+
+function readMergeInputs(env) {
+    const common = (0,field/* readCommonInputs */.di)(env);
+    const metadata = (0,inputs_tags/* readMetadata */._6)(env);
+    const annotations = (0,field/* linesOf */.Dx)((0,field/* inputOf */.wg)(env, 'annotations'));
+    const variant = (0,field/* readVariant */.Uo)(env);
+    const { tags, notices } = (0,inputs_tags/* readTagsInput */.C)(env, common.images, metadata, variant);
+    return {
+        ...common,
+        mode: 'merge',
+        variant,
+        notices: common.push ? [...common.notices, ...notices] : common.notices,
+        tags,
+        annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) => (0,field/* valid */.rZ)('annotations', () => (0,annotation/* parseAnnotation */.fr)(text))),
+        systems: (0,field/* readSystems */.Pv)(env),
+        digests: readDigests(env, common.push),
+        artifactPattern: (0,field/* inputOf */.wg)(env, 'artifact-pattern'),
+        allowMissingPlatforms: (0,field/* readBoolean */.Vf)(env, 'allow-missing-platforms', false),
+        allowOlder: (0,field/* readBoolean */.Vf)(env, 'allow-older', false),
+        republish: (0,field/* readBoolean */.Vf)(env, 'republish', false),
+        immutableTags: (0,field/* linesOf */.Dx)((0,field/* inputOf */.wg)(env, 'immutable-tags')).map(checkTagGlob),
+        attest: (0,field/* readBoolean */.Vf)(env, 'attest', false),
+        token: (0,field/* inputOf */.wg)(env, 'token'),
+    };
+}
+function checkTagGlob(pattern) {
+    if (/^[\w*?][\w.*?-]{0,127}$/.test(pattern))
+        return pattern;
+    throw new errors/* InputError */.dz({
+        message: `The input \`immutable-tags\` contains "${pattern}", which matches no tag`,
+        hint: 'Write one pattern per line, without the name of the image. "*" matches any text, "?" any character:\n  immutable-tags: |\n    v*\n    1.*',
+    });
+}
+function readDigests(env, push) {
+    const digests = (0,field/* linesOf */.Dx)((0,field/* inputOf */.wg)(env, 'digests'));
+    if (digests.length > 0)
+        return digests;
+    if ((env.INPUT_DIGESTS ?? '') === '')
+        return undefined;
+    if (!push)
+        return [];
+    throw new errors/* InputError */.dz({
+        message: 'The input `digests` contains only empty lines',
+        hint: 'Check whether the builds failed or pushed nothing. The runner also drops outputs that contain a secret: if the name of the image contains one, such as a user name, store it in `vars` instead of `secrets`.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/plan.js
+
+
+
+
+function readPlanInputs(env) {
+    const common = (0,field/* readCommonInputs */.di)(env);
+    const pushWith = readPushWith(env);
+    const { format } = readCompression(env, pushWith);
+    return {
+        ...common,
+        mode: 'plan',
+        systems: (0,field/* readSystems */.Pv)(env),
+        flake: readFlake(env),
+        attribute: readAttribute(env),
+        nixArgs: (0,field/* linesOf */.Dx)((0,field/* inputOf */.wg)(env, 'nix-args')).map(checkNixArg),
+        reuseFrom: readReuseFrom(env, common.images),
+        format: pushWith === 'registry' ? format : undefined,
+        labels: readLabels(env, pushWith),
+        sbom: (0,field/* readBoolean */.Vf)(env, 'sbom', true),
+        rebuild: (0,field/* readBoolean */.Vf)(env, 'rebuild', false),
+        runners: readRunners(env),
+    };
+}
+function readRunners(env) {
+    const runners = (0,field/* linesOf */.Dx)((0,field/* inputOf */.wg)(env, 'runners')).map(readRunner);
+    const duplicate = runners.find(([system], at) => runners.findIndex(([one]) => one === system) !== at);
+    if (duplicate === undefined)
+        return new Map(runners);
+    throw new errors/* InputError */.dz({ message: `The input \`runners\` contains two runners for ${duplicate[0]}`, hint: ONE_RUNNER });
+}
+const ONE_RUNNER = 'Write one system per line, with one label:\n  runners: |\n    aarch64-linux=self-hosted-arm';
+function readRunner(line) {
+    const [, system, runner] = /^([^=\s]+)\s*=\s*(\S.*)$/.exec(line) ?? [];
+    if (system === undefined || runner === undefined || runner.includes(','))
+        throw new errors/* InputError */.dz({
+            message: `The input \`runners\` contains "${line}", which does not have the form system=label`,
+            hint: ONE_RUNNER,
+        });
+    (0,field/* valid */.rZ)('runners', () => (0,nix_system/* platformOf */.tj)(system));
+    return [system, runner];
+}
+
+;// CONCATENATED MODULE: ./lib/inputs/verify.js
+
+
+
+
+function readVerifyInputs(env) {
+    const reference = readPublishedReference(env);
+    const file = readFile(env);
+    return {
+        mode: 'verify',
+        reference,
+        system: readSystem(env),
+        flake: readFlake(env),
+        attribute: readFileAttribute(env, file),
+        installable: rejectOption('installable', (0,field/* inputOf */.wg)(env, 'installable')),
+        file,
+        nixArgs: (0,field/* linesOf */.Dx)((0,field/* inputOf */.wg)(env, 'nix-args')).map(checkNixArg),
+        summary: (0,field/* readBoolean */.Vf)(env, 'summary', true),
+        notices: noticesOfIgnored(env),
+        notes: [],
+    };
+}
+function readPublishedReference(env) {
+    const [name, ...more] = (0,field/* linesOf */.Dx)((0,field/* inputOf */.wg)(env, 'image'));
+    if (name === undefined)
+        throw new errors/* InputError */.dz({ message: 'The input `image` is missing', hint: `Add the published image:\n${EXAMPLE}` });
+    if (more.length > 0)
+        throw new errors/* InputError */.dz({
+            message: `The input \`image\` names ${more.length + 1} images, but \`mode: verify\` verifies one`,
+            hint: 'Name one image. To verify others, add a step for each.',
+        });
+    const reference = (0,field/* valid */.rZ)('image', () => (0,oci_reference/* parseReference */.F2)(lowercaseName(name)));
+    if (reference.tag !== undefined || reference.digest !== undefined)
+        return reference;
+    throw new errors/* InputError */.dz({
+        message: `The input \`image\` is "${(0,oci_reference/* formatRepository */.Sh)(reference.repository)}", which has no tag or digest`,
+        hint: `\`mode: verify\` needs to know which image to verify:\n${EXAMPLE}`,
+    });
+}
+const EXAMPLE = '  image: ghcr.io/${{ github.repository }}:1.2.3';
+
+;// CONCATENATED MODULE: ./lib/inputs/inputs.js
+
+
+
+
+
+function readInputs(env) {
+    const mode = (0,inputs_mode/* readMode */.Em)(env);
+    const notices = (0,inputs_mode/* noticesOfOtherModes */.DV)(env, mode);
+    const inputs = readInputsOf(env, mode);
+    return { ...inputs, notices: [...notices, ...inputs.notices] };
+}
+function readInputsOf(env, mode) {
+    switch (mode) {
+        case 'build':
+            return readBuildInputs(env);
+        case 'merge':
+            return readMergeInputs(env);
+        case 'plan':
+            return readPlanInputs(env);
+        case 'verify':
+            return readVerifyInputs(env);
+    }
+}
+
+
+/***/ }),
+
+/***/ 34214:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   DV: () => (/* binding */ noticesOfOtherModes),
+/* harmony export */   Em: () => (/* binding */ readMode),
+/* harmony export */   FN: () => (/* binding */ MODES),
+/* harmony export */   fL: () => (/* binding */ DEFAULT_TAG),
+/* harmony export */   gp: () => (/* binding */ TAGS),
+/* harmony export */   ml: () => (/* binding */ PARTIAL_INPUTS)
+/* harmony export */ });
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(452);
+/* harmony import */ var _field_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(36965);
+
+
+const MODES = ['build', 'merge', 'plan', 'verify'];
+function readMode(env) {
+    const text = (0,_field_js__WEBPACK_IMPORTED_MODULE_1__/* .inputOf */ .wg)(env, 'mode');
+    const mode = MODES.find((one) => one === text);
+    if (mode !== undefined)
+        return mode;
+    throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+        message: text === ''
+            ? 'The input `mode` is missing'
+            : `The input \`mode\` is "${text}"; it must be \`build\`, \`merge\`, \`plan\` or \`verify\``,
+        hint: 'Set `mode: build` in the jobs that build the image of one system, and `mode: merge` in the job that publishes the multi-platform image. To generate the matrix, set `mode: plan` in a job before them. To compare a published image with its source, set `mode: verify`.',
+    });
+}
+const IN_FLAKE = 'plan finds the systems in the flake. Set `flake` and `attribute`, or remove this job and write the matrix by hand.';
+const IN_IMAGE = 'Name the image to verify in `image`, with its tag or digest.';
+const TAGS = 'build pushes the image of one system with one tag, `tag`. Set the tags that users pull in `tags` of a step with `mode: merge`, which may follow in the same job.';
+const DEFAULT_TAG = '{sha}-{system}';
+const PARTIAL_INPUTS = {
+    flake: { modes: ['build', 'plan', 'verify'], default: '.' },
+    attribute: { modes: ['build', 'plan', 'verify'], default: 'containerImage' },
+    installable: { modes: ['build', 'verify'], refused: { plan: IN_FLAKE } },
+    file: { modes: ['build', 'verify'], refused: { plan: IN_FLAKE } },
+    'nix-args': { modes: ['build', 'plan', 'verify'] },
+    variant: { modes: ['build', 'merge'] },
+    tag: {
+        modes: ['build'],
+        default: DEFAULT_TAG,
+        refused: { merge: 'Set the tags that merge publishes in `tags`.', verify: IN_IMAGE },
+    },
+    'push-with': { modes: ['build', 'plan'], default: 'registry' },
+    compression: { modes: ['build', 'plan'], default: 'gzip' },
+    'compression-level': { modes: ['build'] },
+    'reuse-from': { modes: ['build', 'plan'], default: 'latest' },
+    labels: { modes: ['build', 'plan'] },
+    rebuild: { modes: ['build', 'plan'], default: 'false' },
+    sbom: { modes: ['build', 'plan'], default: 'true' },
+    'retention-days': { modes: ['build'], default: '1' },
+    test: {
+        modes: ['build'],
+        refused: { merge: 'Set `test` on the builds: an image that fails its test is not handed over to merge.' },
+    },
+    runners: { modes: ['plan'] },
+    tags: { modes: ['merge'], refused: { build: TAGS, verify: IN_IMAGE } },
+    annotations: { modes: ['merge'] },
+    systems: {
+        modes: ['plan', 'merge'],
+        refused: {
+            build: 'build builds the image of one `system`.',
+            verify: 'verify verifies the image of one `system`.',
+        },
+    },
+    digests: { modes: ['merge'] },
+    'artifact-pattern': { modes: ['merge'] },
+    'allow-missing-platforms': { modes: ['merge'], default: 'false' },
+    'allow-older': { modes: ['merge'], default: 'false' },
+    republish: { modes: ['merge'], default: 'false' },
+    'immutable-tags': { modes: ['merge'] },
+    attest: { modes: ['merge'], default: 'false' },
+};
+function noticesOfOtherModes(env, mode) {
+    const given = Object.entries(PARTIAL_INPUTS).filter(([name, { modes, default: usual = '' }]) => {
+        const text = (0,_field_js__WEBPACK_IMPORTED_MODULE_1__/* .inputOf */ .wg)(env, name);
+        return !modes.includes(mode) && text !== '' && text !== usual;
+    });
+    return given.map(([name, { modes, refused }]) => {
+        const message = `The input \`${name}\` does not apply to \`mode: ${mode}\``;
+        const owners = `It applies to ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`;
+        const instead = refused?.[mode];
+        if (instead !== undefined)
+            throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({ message, hint: `${owners} ${instead}` });
+        return `${message} and is ignored. ${owners}`;
+    });
+}
+
+
+/***/ }),
+
+/***/ 24644:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   C: () => (/* binding */ readTagsInput),
+/* harmony export */   Ct: () => (/* binding */ fillPlaceholders),
+/* harmony export */   XJ: () => (/* binding */ fillTags),
+/* harmony export */   _6: () => (/* binding */ readMetadata),
+/* harmony export */   l5: () => (/* binding */ withSampleSha),
+/* harmony export */   xV: () => (/* binding */ isTagPattern)
+/* harmony export */ });
+/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(77934);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(452);
+/* harmony import */ var _json_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(16413);
+/* harmony import */ var _oci_reference_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(23940);
+/* harmony import */ var _field_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(36965);
+
+
+
+
+
+function fillTags(tags, revision) {
+    const filled = tags.map((one) => ({
+        ...one,
+        tag: fillPlaceholders('tags', one.tag, { revision }),
+    }));
+    return (0,_field_js__WEBPACK_IMPORTED_MODULE_2__/* .uniqueBy */ .pD)(filled, _oci_reference_js__WEBPACK_IMPORTED_MODULE_1__/* .formatReference */ .FH);
+}
+function readTagsInput(env, images, metadata, variant) {
+    const given = (0,_field_js__WEBPACK_IMPORTED_MODULE_2__/* .splitList */ .ry)((0,_field_js__WEBPACK_IMPORTED_MODULE_2__/* .inputOf */ .wg)(env, 'tags'));
+    const own = given.length > 0 || metadata?.tags === undefined;
+    const defaults = defaultTags(env, variant);
+    const texts = given.length > 0 ? given : (metadata?.tags ?? defaults.texts);
+    const all = texts.flatMap((text) => readTagReferences(fillPlaceholders('tags', text, { variant }), images));
+    const foreign = all.filter((one) => !images.some((image) => (0,_oci_reference_js__WEBPACK_IMPORTED_MODULE_1__/* .sameRepository */ .RB)(image, one.repository)));
+    if (own && foreign[0] !== undefined)
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+            message: `The input \`tags\` contains ${(0,_oci_reference_js__WEBPACK_IMPORTED_MODULE_1__/* .formatReference */ .FH)(foreign[0])}, which is not in \`image\``,
+            hint: `Add ${(0,_oci_reference_js__WEBPACK_IMPORTED_MODULE_1__/* .formatRepository */ .Sh)(foreign[0].repository)} to \`image\`, or write only the tag.`,
+        });
+    const tags = (0,_field_js__WEBPACK_IMPORTED_MODULE_2__/* .uniqueBy */ .pD)(all.filter((one) => !foreign.includes(one)), _oci_reference_js__WEBPACK_IMPORTED_MODULE_1__/* .formatReference */ .FH);
+    if (tags.length > 0) {
+        checkEachTagged(images, tags);
+        return { tags, notices: texts === defaults.texts ? defaults.notices : [] };
+    }
+    throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+        message: 'No tags to publish: docker/metadata-action created none for `image`',
+        detail: foreign.length > 0 ? `it created ${foreign.map(_oci_reference_js__WEBPACK_IMPORTED_MODULE_1__/* .formatReference */ .FH).join(', ')}` : 'it created no tags',
+        hint: 'Use the same repositories in `images` of docker/metadata-action and `image` of this step, and add a rule for this event to its `tags`. Or set `tags` in this step.',
+    });
+}
+const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/;
+function defaultTags({ GITHUB_EVENT_NAME: event = '' }, variant) {
+    const [main, ofCommit] = variant === '' ? ['latest', '{sha}'] : [variant, `{sha}-${variant}`];
+    if (!BEFORE_MERGE.test(event))
+        return { texts: [main, ofCommit], notices: [] };
+    const notice = `Not publishing the tag ${main}: this run is for a change that is not merged yet (${event}). To publish it anyway, add to this step:\n  tags: ${main}`;
+    return { texts: [ofCommit], notices: [notice] };
+}
+function checkEachTagged(images, tags) {
+    const untagged = images.find((image) => !tags.some(({ repository }) => (0,_oci_reference_js__WEBPACK_IMPORTED_MODULE_1__/* .sameRepository */ .RB)(repository, image)));
+    if (untagged === undefined)
+        return;
+    throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+        message: `No tag to publish for ${(0,_oci_reference_js__WEBPACK_IMPORTED_MODULE_1__/* .formatRepository */ .Sh)(untagged)}`,
+        hint: 'Write a tag without a name to publish it for every image, or add this image to `images` of docker/metadata-action.',
+    });
+}
+function readTagReferences(text, images) {
+    if (isTagPattern(text))
+        return images.map((repository) => ({ repository, tag: text }));
+    if (!text.includes(':'))
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+            message: `The input \`tags\` is not valid: ${(0,_oci_reference_js__WEBPACK_IMPORTED_MODULE_1__/* .tagProblem */ .qH)(text)}`,
+            hint: 'To create tags from branch names, use docker/metadata-action. For another repository, write `name:tag`.',
+        });
+    const colon = text.lastIndexOf(':');
+    const { repository, tag, digest } = (0,_field_js__WEBPACK_IMPORTED_MODULE_2__/* .valid */ .rZ)('tags', () => (0,_oci_reference_js__WEBPACK_IMPORTED_MODULE_1__/* .parseReference */ .F2)(text.slice(0, colon).toLowerCase() + withSampleSha(text.slice(colon))));
+    if (tag !== undefined && digest === undefined)
+        return [{ repository, tag: text.slice(colon + 1) }];
+    throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+        message: `The input \`tags\` contains "${text}", which has no tag`,
+        hint: 'Write `name:tag`, or only the tag.',
+    });
+}
+const METADATA = valibot__WEBPACK_IMPORTED_MODULE_3__/* .object */ .Ikc({ tags: valibot__WEBPACK_IMPORTED_MODULE_3__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_3__/* .array */ .YOg(valibot__WEBPACK_IMPORTED_MODULE_3__/* .string */ .YjP())), annotations: valibot__WEBPACK_IMPORTED_MODULE_3__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_3__/* .array */ .YOg(valibot__WEBPACK_IMPORTED_MODULE_3__/* .string */ .YjP())) });
+function readMetadata(env) {
+    const json = env.DOCKER_METADATA_OUTPUT_JSON ?? '';
+    if (json === '')
+        return undefined;
+    const result = (0,_json_js__WEBPACK_IMPORTED_MODULE_4__/* .readJson */ .V)(METADATA, json);
+    if (result.ok)
+        return { tags: result.value.tags, annotations: result.value.annotations };
+    throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+        message: 'The variable DOCKER_METADATA_OUTPUT_JSON is not valid output of docker/metadata-action',
+        detail: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
+        hint: 'Find the earlier step that sets this variable. Only docker/metadata-action may set it.',
+    });
+}
+function fillPlaceholders(input, pattern, { revision, variant, system }) {
+    const values = { sha: revision?.slice(0, 7), variant, system };
+    return Object.entries(values).reduce((text, [name, value]) => {
+        const placeholder = `{${name}}`;
+        if (value === undefined || !text.includes(placeholder))
+            return text;
+        if (value === '')
+            throw unknownValue(input, name);
+        return text.replaceAll(placeholder, value);
+    }, pattern);
+}
+function isTagPattern(text) {
+    return (0,_oci_reference_js__WEBPACK_IMPORTED_MODULE_1__/* .isTag */ .dz)(withSampleSha(text));
+}
+function withSampleSha(pattern) {
+    return pattern.replaceAll('{sha}', '0123456');
+}
+function unknownValue(input, name) {
+    if (name === 'variant')
+        return new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+            message: `The input \`${input}\` contains {variant}, but the input \`variant\` is empty`,
+            hint: 'Set `variant` to the name of the image, or remove {variant}.',
+        });
+    return new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .InputError */ .dz({
+        message: `The input \`${input}\` contains {${name}}, but the commit is unknown`,
+        detail: 'GITHUB_SHA is empty, and the source is not in a Git work tree',
+        hint: 'Remove {sha} from the tag.',
+    });
+}
+
+
+/***/ }),
+
+/***/ 16413:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   V: () => (/* binding */ readJson)
+/* harmony export */ });
+/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(77934);
+
+function readJson(schema, json) {
+    const text = typeof json === 'string' ? json : decode(json);
+    const parsed = text === undefined ? undefined : parseJson(text);
+    if (parsed === undefined)
+        return { ok: false, problem: 'it is not JSON' };
+    if (typeof parsed === 'string')
+        return { ok: false, problem: parsed };
+    const { success, output, issues } = valibot__WEBPACK_IMPORTED_MODULE_0__/* .safeParse */ .xLC(schema, parsed.value, { abortEarly: true });
+    if (success)
+        return { ok: true, value: output };
+    const [issue] = issues;
+    const place = valibot__WEBPACK_IMPORTED_MODULE_0__/* .getDotPath */ .BuJ(issue);
+    const problem = issue.message.replace(/ but received .*$/s, '');
+    return { ok: false, problem, ...(place !== null && { place }) };
+}
+const DEPTH_LIMIT = 100;
+const VALUES_LIMIT = 1_000_000;
+function decode(bytes) {
+    try {
+        return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+    }
+    catch {
+        return undefined;
+    }
+}
+function parseJson(text) {
+    const { depth, values } = measure(text);
+    if (depth > DEPTH_LIMIT)
+        return `it is nested more than ${DEPTH_LIMIT} levels deep`;
+    if (values > VALUES_LIMIT)
+        return `it has more than ${VALUES_LIMIT} values`;
+    try {
+        return { value: JSON.parse(text) };
+    }
+    catch {
+        return undefined;
+    }
+}
+function measure(text) {
+    let depth = 0;
+    let deepest = 0;
+    let values = 1;
+    for (let at = 0; at < text.length; at++) {
+        switch (text.charCodeAt(at)) {
+            case QUOTE:
+                at = endOfString(text, at);
+                break;
+            case OPEN_BRACKET:
+            case OPEN_BRACE:
+                deepest = Math.max(deepest, ++depth);
+                values++;
+                break;
+            case COMMA:
+                values++;
+                break;
+            case CLOSE_BRACKET:
+            case CLOSE_BRACE:
+                depth--;
+        }
+    }
+    return { depth: deepest, values };
+}
+function endOfString(text, start) {
+    let at = start + 1;
+    while (at < text.length && text.charCodeAt(at) !== QUOTE)
+        at += text.charCodeAt(at) === BACKSLASH ? 2 : 1;
+    return at;
+}
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const COMMA = 0x2c;
+const OPEN_BRACKET = 0x5b;
+const CLOSE_BRACKET = 0x5d;
+const OPEN_BRACE = 0x7b;
+const CLOSE_BRACE = 0x7d;
+
+
+/***/ }),
+
+/***/ 97309:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   CL: () => (/* binding */ startActivity),
+/* harmony export */   E0: () => (/* binding */ withProgress),
+/* harmony export */   Qc: () => (/* binding */ reportSilence)
+/* harmony export */ });
+const activities = new Set();
+function startActivity(message) {
+    const activity = { message, lastProgress: performance.now() };
+    activities.add(activity);
+    return {
+        progress() {
+            activity.lastProgress = performance.now();
+        },
+        end: () => void activities.delete(activity),
+    };
+}
+const REPORT_INTERVAL = 30_000;
+async function withProgress(log, message, work, state) {
+    const started = performance.now();
+    const timer = setInterval(() => {
+        const seconds = Math.round((performance.now() - started) / 1000);
+        log.info(`Still ${message} after ${seconds} s${state === undefined ? '' : `: ${state()}`}`);
+    }, REPORT_INTERVAL);
+    timer.unref();
+    try {
+        return await work();
+    }
+    finally {
+        clearInterval(timer);
+    }
+}
+function reportSilence(info, interval = REPORT_INTERVAL) {
+    const reported = new WeakMap();
+    const timer = setInterval(() => {
+        const now = performance.now();
+        for (const activity of activities) {
+            const since = Math.max(activity.lastProgress, reported.get(activity) ?? 0);
+            if (now - since < interval)
+                continue;
+            reported.set(activity, now);
+            const seconds = Math.round((now - activity.lastProgress) / 1000);
+            info(`Still waiting for ${activity.message}: no progress for ${seconds} s`);
+        }
+    }, interval / 12);
+    timer.unref();
+    return () => clearInterval(timer);
+}
+
+
+/***/ }),
+
+/***/ 45162:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   DV: () => (/* binding */ codeBlock),
+/* harmony export */   MZ: () => (/* binding */ codeCell),
+/* harmony export */   aY: () => (/* binding */ code),
+/* harmony export */   bC: () => (/* binding */ breakLines),
+/* harmony export */   cT: () => (/* binding */ joinLines),
+/* harmony export */   fF: () => (/* binding */ bulletList),
+/* harmony export */   r7: () => (/* binding */ foldLines),
+/* harmony export */   tp: () => (/* binding */ table),
+/* harmony export */   vX: () => (/* binding */ formatText)
+/* harmony export */ });
+/* unused harmony export escapeMarkdown */
+const BLOCK_WIDTH = 115;
+const CELL_WIDTH = 72;
+const PIECE_WIDTH = 36;
+function code(text) {
+    const plain = plainCode(text);
+    return plain === '' ? '' : `\`${plain}\``;
+}
+function codeCell(text) {
+    const plain = plainCode(text);
+    if (plain.length <= CELL_WIDTH)
+        return code(plain);
+    const pieces = Array.from({ length: Math.ceil(plain.length / PIECE_WIDTH) }, (_, at) => escapeMarkdown(plain.slice(at * PIECE_WIDTH, (at + 1) * PIECE_WIDTH)));
+    return `<code>${pieces.join('<wbr>')}</code>`;
+}
+function plainCode(text) {
+    return text.replaceAll('`', '').replace(/\s+/g, ' ').trim();
+}
+function escapeMarkdown(text) {
+    return (text
+        .replaceAll('&', '&amp;')
+        .replaceAll('<', '&lt;')
+        .replaceAll('>', '&gt;')
+        .replace(/[\\`*_[\]~#|!$]/g, '\\$&')
+        .replace(/:(?=\/\/)/g, '&#58;')
+        .replace(/\b(www)\./gi, '$1&#46;')
+        .replace(/^(\s*\d*)(?=[-+=.)])/gm, '$1\\'));
+}
+function escapeExceptCode(text) {
+    return text
+        .split(/`([^`\n]+)`/)
+        .map((part, at) => (at % 2 === 1 ? code(part) : escapeMarkdown(part)))
+        .join('');
+}
+function codeBlock(text, language = '') {
+    const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([ticks]) => ticks.length));
+    const fence = '`'.repeat(longest + 1);
+    return [`${fence}${language}`, ...text.split('\n').map((line) => line.trimEnd()), fence, ''];
+}
+function breakLines(text) {
+    return text.split('\n').flatMap(breakLine).join('\n');
+}
+function breakLine(line) {
+    const lines = [];
+    let rest = line;
+    while (rest.length > BLOCK_WIDTH) {
+        const space = rest.lastIndexOf(' ', BLOCK_WIDTH);
+        const end = space > BLOCK_WIDTH / 4 ? space : BLOCK_WIDTH;
+        lines.push(rest.slice(0, end));
+        rest = rest.slice(end).trimStart();
+    }
+    return [...lines, rest];
+}
+function formatText(text) {
+    const blocks = [];
+    for (const line of text.split('\n')) {
+        const block = blocks.at(-1);
+        if (block?.[0] !== undefined && isIndented(block[0]) === isIndented(line))
+            block.push(line);
+        else
+            blocks.push([line]);
+    }
+    return blocks.flatMap((block) => {
+        const [first = ''] = block;
+        if (isIndented(first))
+            return codeBlock(block.map((line) => line.replace(/^ {2}/, '')).join('\n'));
+        const shown = block.filter((line) => line.trim() !== '').map((line) => escapeExceptCode(line.trim()));
+        return shown.length === 0 ? [] : [shown.join('<br>'), ''];
+    });
+}
+function isIndented(line) {
+    return line.startsWith('  ');
+}
+function table(header, rows) {
+    if (rows.length === 0)
+        return [];
+    const format = (cells) => `| ${cells.map((cell) => cell.replace(/\\?\|/g, '\\|')).join(' | ')} |`;
+    return [format(header), `|${'---|'.repeat(header.length)}`, ...rows.map(format), ''];
+}
+function foldLines(title, lines) {
+    return [`<details><summary>${title}</summary>`, '', ...lines, '</details>', ''];
+}
+function bulletList(items) {
+    return [...items.map((item) => `- ${item}`), ''];
+}
+function joinLines(...all) {
+    return `${all.join('\n').trimEnd()}\n`;
+}
+
+
+/***/ }),
+
+/***/ 83290:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   TE: () => (/* binding */ startPhases),
+/* harmony export */   cJ: () => (/* binding */ totalTime)
+/* harmony export */ });
+/* unused harmony export measurePhases */
+function startPhases(now = () => performance.now()) {
+    let entered = [];
+    return {
+        enter(phase) {
+            entered = [...entered, { phase, at: now() }];
+        },
+        times: () => measurePhases(entered, now()),
+    };
+}
+function measurePhases(entered, end) {
+    const times = new Map();
+    for (const [index, { phase, at }] of entered.entries())
+        times.set(phase, (times.get(phase) ?? 0) + (entered[index + 1]?.at ?? end) - at);
+    return [...times].map(([phase, time]) => ({ phase, time }));
+}
+function totalTime(times) {
+    return times.reduce((sum, { time }) => sum + time, 0);
+}
+
+
+/***/ }),
+
+/***/ 46943:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Bi: () => (/* binding */ localFlake),
+/* harmony export */   Id: () => (/* binding */ sourceFolder),
+/* harmony export */   pV: () => (/* binding */ findRevision)
+/* harmony export */ });
+/* unused harmony export chooseRevision */
+/* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(76760);
+/* harmony import */ var _context_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(86048);
+/* harmony import */ var _nix_store_path_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(13756);
+/* harmony import */ var _process_git_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(18209);
+
+
+
+
+async function findRevision(source, workflow, log) {
+    const folder = sourceFolder(source);
+    const revision = chooseRevision(folder === undefined ? undefined : await (0,_process_git_js__WEBPACK_IMPORTED_MODULE_3__/* .readHead */ .zy)(folder), workflow);
+    if (revision !== (0,_context_js__WEBPACK_IMPORTED_MODULE_1__/* .commitOfRun */ .Cx)(workflow) && workflow.revision !== '')
+        log.notice(`Building commit ${revision}, which is checked out, instead of the commit of this run, ${workflow.revision} (GITHUB_SHA). The tag, the revision and the order of commits use the commit that is built.`);
+    return revision;
+}
+function chooseRevision(head, workflow) {
+    return head === undefined || head === workflow.revision ? (0,_context_js__WEBPACK_IMPORTED_MODULE_1__/* .commitOfRun */ .Cx)(workflow) : head;
+}
+function sourceFolder({ flake, installable, file }) {
+    if (file !== '')
+        return /^(https?:|<)/.test(file) ? undefined : (0,node_path__WEBPACK_IMPORTED_MODULE_0__.dirname)(file);
+    if (installable === '')
+        return localFlake(flake);
+    if (installable.includes('#'))
+        return localFlake(installable.replace(/#.*$/s, '') || '.');
+    if ((0,_nix_store_path_js__WEBPACK_IMPORTED_MODULE_2__/* .isStorePath */ .zP)(installable))
+        return '.';
+    const path = /^[^:]*\//.test(installable) ? installable : localFlake(installable);
+    return path === undefined || /^\.\.?\/?$/.test(path) ? path : (0,node_path__WEBPACK_IMPORTED_MODULE_0__.dirname)(path);
+}
+function localFlake(reference) {
+    const path = reference.replace(/\?.*$/s, '').replace(/^(?:path|git\+file):(?:\/\/)?/, '');
+    return path.startsWith('.') || path.startsWith('/') ? path : undefined;
+}
+
+
+/***/ }),
+
+/***/ 57988:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   E: () => (/* binding */ readLockedInputs),
+/* harmony export */   b: () => (/* binding */ RESOURCE)
+/* harmony export */ });
+/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77934);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(452);
+/* harmony import */ var _json_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(16413);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(68804);
+
+
+
+
+const RESOURCE = valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
+    name: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP()),
+    uri: valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(),
+    digest: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP())),
+    annotations: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP())),
+});
+const TEXT = valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP());
+const LOCKED = valibot__WEBPACK_IMPORTED_MODULE_2__/* .looseObject */ ._H3({
+    type: valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(),
+    owner: TEXT,
+    repo: TEXT,
+    host: TEXT,
+    url: TEXT,
+    path: TEXT,
+    id: TEXT,
+    dir: TEXT,
+    rev: TEXT,
+    narHash: TEXT,
+});
+const LOCK = valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
+    version: valibot__WEBPACK_IMPORTED_MODULE_2__/* .number */ .aig(),
+    root: valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(),
+    nodes: valibot__WEBPACK_IMPORTED_MODULE_2__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({ locked: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(LOCKED) })),
+});
+function readLockedInputs(json, name) {
+    const read = (0,_json_js__WEBPACK_IMPORTED_MODULE_3__/* .readJson */ .V)(LOCK, json);
+    if (!read.ok) {
+        const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`;
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .FormatError */ .IF({ message: `${name} is not a valid lock file: ${(0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .sanitizeLine */ .g$)(problem)}` });
+    }
+    const { version, root, nodes } = read.value;
+    if (version < 5 || version > 7)
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .FormatError */ .IF({ message: `${name} has version ${version}, but only the versions 5 to 7 are supported` });
+    return Object.entries(nodes)
+        .flatMap(([key, { locked }]) => (key === root || locked === undefined ? [] : [describeInput(key, locked)]))
+        .sort(byName);
+}
+function byName({ name: one = '' }, { name: other = '' }) {
+    if (one === other)
+        return 0;
+    return one < other ? -1 : 1;
+}
+function describeInput(name, locked) {
+    const { narHash, dir, rev, type } = locked;
+    const annotations = { ...(dir && { dir }), ...(narHash && { narHash }) };
+    return {
+        name,
+        uri: uriOf(locked),
+        ...(rev && type !== 'hg' && { digest: { gitCommit: rev } }),
+        ...(Object.keys(annotations).length > 0 && { annotations }),
+    };
+}
+const FORGES = {
+    github: 'github.com',
+    gitlab: 'gitlab.com',
+    sourcehut: 'git.sr.ht',
+};
+function uriOf({ type, owner, repo, host, url, path, id, rev }) {
+    const revision = rev === undefined ? '' : `@${rev}`;
+    const forge = FORGES[type];
+    if (forge !== undefined && owner !== undefined && repo !== undefined)
+        return `git+https://${host ?? forge}/${owner.replace(/%2F/gi, '/')}/${repo}${revision}`;
+    if (url === undefined)
+        return `${type}:${path ?? id ?? ''}`;
+    const address = withoutCredentials(url);
+    if (type === 'git' || type === 'hg')
+        return `${type}+${address}${revision}`;
+    return address;
+}
+function withoutCredentials(text) {
+    if (!URL.canParse(text))
+        return text;
+    const url = new URL(text);
+    const secrets = [...url.searchParams.keys()].filter((key) => /token|secret|password|auth|credential|sig|key/i.test(key));
+    if (secrets.length === 0 && url.password === '' && (url.username === '' || url.protocol === 'ssh:'))
+        return text;
+    for (const key of secrets)
+        url.searchParams.delete(key);
+    url.password = '';
+    if (url.protocol !== 'ssh:')
+        url.username = '';
+    return url.href;
+}
+
+
+/***/ }),
+
+/***/ 83020:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   DK: () => (/* binding */ foreignOptions),
+/* harmony export */   Kd: () => (/* binding */ errorIn),
+/* harmony export */   T8: () => (/* binding */ findNixVersion),
+/* harmony export */   dI: () => (/* binding */ runNix),
+/* harmony export */   mU: () => (/* binding */ nixMissing)
+/* harmony export */ });
+/* unused harmony export formatNixVersion */
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(452);
+/* harmony import */ var _process_command_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(67892);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(68804);
+
+
+
+const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
+async function runNix(args, shown, { trust = 'nix', echo = true } = {}) {
+    const result = await (0,_process_command_js__WEBPACK_IMPORTED_MODULE_1__/* .runCommand */ .d)('nix', [...FEATURES, ...args], { trust, shown, echo });
+    if (result !== undefined)
+        return result;
+    throw nixMissing();
+}
+const VERSION_TIMEOUT = 10_000;
+async function findNixVersion() {
+    const result = await (0,_process_command_js__WEBPACK_IMPORTED_MODULE_1__/* .runCommand */ .d)('nix', ['--version'], { trust: 'nix', timeoutMs: VERSION_TIMEOUT });
+    return result && formatNixVersion(result.stdout);
+}
+function formatNixVersion(output) {
+    const [line = ''] = output.trim().split('\n');
+    const [, name, version] = /^nix \(([^)]+)\) (\S+)$/.exec((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitizeLine */ .g$)(line)) ?? [];
+    if (name === undefined || version === undefined)
+        return 'Nix of an unknown version';
+    return /\d/.test(name) ? `${name} (Nix ${version})` : `${name.replace(/, like Nix$/, '')} ${version}`;
+}
+function nixMissing() {
+    return new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .NixError */ .Yq({
+        message: 'Nix is not installed on this runner',
+        hint: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
+    });
+}
+function foreignOptions({ system, runnerSystem }) {
+    return system === runnerSystem ? [] : ['--option', 'extra-platforms', system];
+}
+function errorIn(log) {
+    const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
+    return (0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitizeLine */ .g$)(errors.at(-1) ?? (0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .lastLines */ .w$)(log, 3));
+}
+
+
+/***/ }),
+
+/***/ 13756:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   IS: () => (/* binding */ storeFolder),
+/* harmony export */   cB: () => (/* binding */ placeInStore),
+/* harmony export */   zP: () => (/* binding */ isStorePath)
+/* harmony export */ });
+/* harmony import */ var node_fs__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(73024);
+/* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(76760);
+
+
+const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/;
+function storeFolder() {
+    return process.env.NIX_STORE_DIR || '/nix/store';
+}
+function isStorePath(text) {
+    return STORE_PATH.test(text) && !text.split('/').includes('..');
+}
+function placeInStore(path, links = 40) {
+    const whole = (0,node_path__WEBPACK_IMPORTED_MODULE_1__.resolve)(path);
+    const [, storePath = '', below] = /^(.*?\/[0-9a-df-np-sv-z]{32}-[^/]+)(\/.+)?$/.exec(whole) ?? [];
+    if (isStorePath(storePath))
+        return { storePath, below: below !== undefined };
+    if (links === 0)
+        return undefined;
+    try {
+        const folder = (0,node_fs__WEBPACK_IMPORTED_MODULE_0__.realpathSync)((0,node_path__WEBPACK_IMPORTED_MODULE_1__.dirname)(whole));
+        const real = (0,node_path__WEBPACK_IMPORTED_MODULE_1__.join)(folder, (0,node_path__WEBPACK_IMPORTED_MODULE_1__.basename)(whole));
+        return placeInStore(real === whole ? (0,node_path__WEBPACK_IMPORTED_MODULE_1__.resolve)(folder, (0,node_fs__WEBPACK_IMPORTED_MODULE_0__.readlinkSync)(real)) : real, links - 1);
+    }
+    catch {
+        return undefined;
+    }
+}
+
+
+/***/ }),
+
+/***/ 15294:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   EJ: () => (/* binding */ ANY_RUNNER),
+/* harmony export */   LB: () => (/* binding */ SYSTEMS),
+/* harmony export */   br: () => (/* binding */ systemOf),
+/* harmony export */   eR: () => (/* binding */ runnerSystem),
+/* harmony export */   tj: () => (/* binding */ platformOf),
+/* harmony export */   y4: () => (/* binding */ hostedRunner)
+/* harmony export */ });
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(452);
+
+const PLATFORMS = new Map(Object.entries({
+    'x86_64-linux': { os: 'linux', architecture: 'amd64' },
+    'aarch64-linux': { os: 'linux', architecture: 'arm64' },
+    'armv7l-linux': { os: 'linux', architecture: 'arm', variant: 'v7' },
+    'armv6l-linux': { os: 'linux', architecture: 'arm', variant: 'v6' },
+    'i686-linux': { os: 'linux', architecture: '386' },
+    'powerpc64le-linux': { os: 'linux', architecture: 'ppc64le' },
+    'riscv64-linux': { os: 'linux', architecture: 'riscv64' },
+    's390x-linux': { os: 'linux', architecture: 's390x' },
+}));
+const SYSTEMS = [...PLATFORMS.keys()];
+function platformOf(system) {
+    const platform = PLATFORMS.get(system);
+    if (platform !== undefined)
+        return platform;
+    const linux = system.replace(/-darwin$/, '-linux');
+    if (linux !== system)
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .NixError */ .Yq({
+            message: `The system "${system}" is macOS, but containers run Linux`,
+            hint: `Build for ${linux} on a Linux runner:\n  runs-on: ${hostedRunner(linux) ?? ANY_RUNNER}\n  with:\n    system: ${linux}`,
+        });
+    throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .NixError */ .Yq({
+        message: `Images can't be built for the system "${system}"`,
+        hint: `Use one of ${[...PLATFORMS.keys()].join(', ')}.`,
+    });
+}
+const ANY_RUNNER = 'ubuntu-24.04';
+const HOSTED = new Map([
+    ['x86_64-linux', ANY_RUNNER],
+    ['i686-linux', ANY_RUNNER],
+    ['aarch64-linux', 'ubuntu-24.04-arm'],
+]);
+function hostedRunner(system) {
+    return HOSTED.get(system);
+}
+function systemOf(platform) {
+    const { os, architecture, variant } = platform;
+    const candidates = [...PLATFORMS].filter(([, one]) => one.os === os && one.architecture === architecture);
+    const exact = candidates.find(([, one]) => one.variant === variant);
+    const [first] = candidates.filter(([, one]) => variant === undefined || one.variant === undefined);
+    return (exact ?? first)?.[0];
+}
+const PROCESSORS = new Map([
+    ...['x64', 'amd64', 'x86_64'].map((name) => [name, 'x86_64']),
+    ...['arm64', 'aarch64'].map((name) => [name, 'aarch64']),
+    ...['arm', 'armv7', 'armv7l'].map((name) => [name, 'armv7l']),
+    ...['armv6', 'armv6l'].map((name) => [name, 'armv6l']),
+    ...['x86', '386', 'i386', 'i686', 'ia32'].map((name) => [name, 'i686']),
+    ...['ppc64', 'ppc64le', 'powerpc64le'].map((name) => [name, 'powerpc64le']),
+    ['riscv64', 'riscv64'],
+    ['s390x', 's390x'],
+]);
+function runnerSystem(os, reported, own) {
+    const processor = PROCESSORS.get(reported.toLowerCase()) ?? PROCESSORS.get(own) ?? own;
+    return `${processor}-${os.toLowerCase().replace('macos', 'darwin')}`;
+}
+
+
+/***/ }),
+
+/***/ 83200:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   DE: () => (/* binding */ CREATED),
+/* harmony export */   fr: () => (/* binding */ parseAnnotation),
+/* harmony export */   gM: () => (/* binding */ placeAnnotations),
+/* harmony export */   sP: () => (/* binding */ REVISION),
+/* harmony export */   u2: () => (/* binding */ SOURCE)
+/* harmony export */ });
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(452);
+/* harmony import */ var _platform_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(17122);
+
+
+const REVISION = 'org.opencontainers.image.revision';
+const SOURCE = 'org.opencontainers.image.source';
+const CREATED = 'org.opencontainers.image.created';
+const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/;
+function parseAnnotation(text) {
+    const equals = text.indexOf('=');
+    if (equals < 1)
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .FormatError */ .IF({ message: `the annotation "${text}" is not of the form key=value` });
+    const name = text.slice(0, equals);
+    const value = text.slice(equals + 1);
+    const colon = name.indexOf(':');
+    const levels = colon === -1 ? [] : name.slice(0, colon).split(',').map(parseLevel);
+    if (levels.length === 0 || !levels.every((level) => level !== undefined))
+        return [{ key: name, value }];
+    const key = name.slice(colon + 1);
+    if (key === '')
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .FormatError */ .IF({ message: `the annotation "${text}" has no key` });
+    return levels.map((level) => ({ ...level, key, value }));
+}
+function placeAnnotations(annotations, platforms) {
+    const placeOf = (annotation) => placeInIndex(annotation, platforms);
+    const ofIndex = annotations.filter((one) => placeOf(one) === 'index');
+    const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor');
+    return {
+        index: toRecord(weakestFirst(ofIndex, ({ level }) => level === 'index')),
+        descriptor: (platform) => {
+            const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform));
+            return toRecord(weakestFirst(its, (one) => one.platform !== undefined));
+        },
+        unsupported: annotations.filter((one) => placeOf(one) === 'nowhere').map(formatAnnotation),
+    };
+}
+function placeInIndex({ level, platform }, platforms) {
+    if (level === 'index-descriptor')
+        return 'nowhere';
+    if (level !== 'manifest-descriptor')
+        return platform === undefined ? 'index' : 'nowhere';
+    return platform === undefined || platforms.some((one) => isPlatform(platform, one)) ? 'descriptor' : 'nowhere';
+}
+function isPlatform(text, platform) {
+    const [os = '', architecture = '', variant] = text.split('/');
+    return (0,_platform_js__WEBPACK_IMPORTED_MODULE_1__/* .samePlatform */ .my)({ os, architecture, variant }, platform);
+}
+function weakestFirst(annotations, isSpecific) {
+    return [...annotations.filter((one) => !isSpecific(one)), ...annotations.filter(isSpecific)];
+}
+function parseLevel(text) {
+    const [, level, platform] = LEVEL.exec(text) ?? [];
+    if (level === undefined)
+        return undefined;
+    return { level: level, ...(platform !== undefined && { platform }) };
+}
+function formatAnnotation({ level, platform, key, value }) {
+    return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`;
+}
+function toRecord(annotations) {
+    return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
+}
+
+
+/***/ }),
+
+/***/ 44360:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   $U: () => (/* binding */ isIndexType),
+/* harmony export */   $p: () => (/* binding */ OCI_INDEX),
+/* harmony export */   $v: () => (/* binding */ EMPTY_CONFIG),
+/* harmony export */   DD: () => (/* binding */ composeIndex),
+/* harmony export */   EG: () => (/* binding */ OCI_MANIFEST),
+/* harmony export */   Ez: () => (/* binding */ isAttestationOf),
+/* harmony export */   H3: () => (/* binding */ isAttestation),
+/* harmony export */   Mu: () => (/* binding */ DOCKER_INDEX),
+/* harmony export */   Ng: () => (/* binding */ parseManifest),
+/* harmony export */   ON: () => (/* binding */ layerType),
+/* harmony export */   Q3: () => (/* binding */ isManifestType),
+/* harmony export */   TF: () => (/* binding */ OCI_CONFIG),
+/* harmony export */   Vv: () => (/* binding */ DOCKER_MANIFEST),
+/* harmony export */   _P: () => (/* binding */ MANIFEST_TYPES),
+/* harmony export */   fk: () => (/* binding */ composeDockerList),
+/* harmony export */   lE: () => (/* binding */ isLayerFormat),
+/* harmony export */   o4: () => (/* binding */ parseConfig),
+/* harmony export */   sJ: () => (/* binding */ isForeignLayer),
+/* harmony export */   x0: () => (/* binding */ layerFormat)
+/* harmony export */ });
+/* unused harmony exports STRINGS, parseDocument */
+/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(77934);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(452);
+/* harmony import */ var _json_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(16413);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(68804);
+/* harmony import */ var _platform_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(17122);
+/* harmony import */ var _reference_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(23940);
+
+
+
+
+
+
+function isAttestation({ platform }) {
+    return platform?.os === _platform_js__WEBPACK_IMPORTED_MODULE_2__/* .NO_PLATFORM */ .od.os;
+}
+function isAttestationOf(entry, image) {
+    return isAttestation(entry) && entry.annotations?.['vnd.docker.reference.digest'] === image;
+}
+function parseManifest(bytes, mediaType, name) {
+    const type = mediaTypeOf(bytes, mediaType, name);
+    if (isIndexType(type)) {
+        const index = parseDocument(INDEX, bytes, name, 'image index');
+        return {
+            kind: 'index',
+            mediaType: type,
+            manifests: index.manifests.map(toDescriptor),
+            annotations: index.annotations ?? {},
+        };
+    }
+    const { config, layers, annotations } = parseDocument(MANIFEST, bytes, name, 'image manifest');
+    return {
+        kind: 'manifest',
+        mediaType: type,
+        config: toDescriptor(config),
+        layers: layers.map(toDescriptor),
+        annotations: annotations ?? {},
+    };
+}
+const STRINGS = valibot__WEBPACK_IMPORTED_MODULE_4__/* .nullish */ .cl6(valibot__WEBPACK_IMPORTED_MODULE_4__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_4__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_4__/* .string */ .YjP()));
+const DESCRIPTOR = valibot__WEBPACK_IMPORTED_MODULE_4__/* .object */ .Ikc({
+    mediaType: valibot__WEBPACK_IMPORTED_MODULE_4__/* .string */ .YjP(),
+    digest: _reference_js__WEBPACK_IMPORTED_MODULE_3__/* .DIGEST */ .Dh,
+    size: valibot__WEBPACK_IMPORTED_MODULE_4__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_4__/* .number */ .aig(), valibot__WEBPACK_IMPORTED_MODULE_4__/* .safeInteger */ .Y2b(), valibot__WEBPACK_IMPORTED_MODULE_4__/* .minValue */ .Wwf(0)),
+    annotations: STRINGS,
+    artifactType: valibot__WEBPACK_IMPORTED_MODULE_4__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_4__/* .string */ .YjP()),
+    platform: valibot__WEBPACK_IMPORTED_MODULE_4__/* .nullish */ .cl6(_platform_js__WEBPACK_IMPORTED_MODULE_2__/* .PLATFORM */ .i9),
+});
+const MANIFEST = valibot__WEBPACK_IMPORTED_MODULE_4__/* .object */ .Ikc({ config: DESCRIPTOR, layers: valibot__WEBPACK_IMPORTED_MODULE_4__/* .array */ .YOg(DESCRIPTOR), annotations: STRINGS });
+const INDEX = valibot__WEBPACK_IMPORTED_MODULE_4__/* .object */ .Ikc({ manifests: valibot__WEBPACK_IMPORTED_MODULE_4__/* .array */ .YOg(DESCRIPTOR), annotations: STRINGS });
+const TYPED = valibot__WEBPACK_IMPORTED_MODULE_4__/* .object */ .Ikc({
+    mediaType: valibot__WEBPACK_IMPORTED_MODULE_4__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_4__/* .string */ .YjP()),
+    manifests: valibot__WEBPACK_IMPORTED_MODULE_4__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_4__/* .unknown */ .L5J()),
+    config: valibot__WEBPACK_IMPORTED_MODULE_4__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_4__/* .unknown */ .L5J()),
+    layers: valibot__WEBPACK_IMPORTED_MODULE_4__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_4__/* .unknown */ .L5J()),
+});
+function toDescriptor({ annotations, platform, ...rest }) {
+    return { ...rest, ...(annotations && { annotations }), ...(platform && { platform }) };
+}
+function mediaTypeOf(bytes, contentType, name) {
+    const sent = contentType.split(';')[0]?.trim().toLowerCase() ?? '';
+    const document = parseDocument(TYPED, bytes, name, 'image manifest');
+    const own = document.mediaType;
+    const type = isManifestOrIndexType(sent) ? sent : own;
+    if (type === undefined || !isManifestOrIndexType(type))
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .FormatError */ .IF({ message: `${name} is not an image: its media type is "${(0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .sanitizeLine */ .g$)(own ?? sent)}"` });
+    if (own !== undefined && own !== type)
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .FormatError */ .IF({
+            message: `${name} contradicts itself: it was sent as "${sent}", but its mediaType is "${(0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .sanitizeLine */ .g$)(own)}"`,
+        });
+    const hasImage = document.config !== undefined || document.layers !== undefined;
+    if (isIndexType(type) ? hasImage : document.manifests !== undefined)
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .FormatError */ .IF({ message: `${name} contradicts itself: it has the fields of both a manifest and an index` });
+    return type;
+}
+function isManifestOrIndexType(mediaType) {
+    return isIndexType(mediaType) || isManifestType(mediaType);
+}
+function parseDocument(schema, bytes, name, kind) {
+    const read = (0,_json_js__WEBPACK_IMPORTED_MODULE_5__/* .readJson */ .V)(schema, bytes);
+    if (read.ok)
+        return read.value;
+    const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`;
+    throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .FormatError */ .IF({ message: `${name} is not a valid ${kind}: ${(0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .sanitizeLine */ .g$)(problem)}` });
+}
+function composeIndex(entries, annotations = {}) {
+    const index = {
+        schemaVersion: 2,
+        mediaType: OCI_INDEX,
+        manifests: entries.toSorted(_platform_js__WEBPACK_IMPORTED_MODULE_2__/* .byPlatform */ .HE).map(serializeEntry),
+        ...serializeAnnotations(annotations),
+    };
+    return new TextEncoder().encode(JSON.stringify(index, undefined, 2));
+}
+function composeDockerList(entries) {
+    const manifests = entries.toSorted(_platform_js__WEBPACK_IMPORTED_MODULE_2__/* .byPlatform */ .HE).map((entry) => serializeEntry({ ...entry, annotations: {} }));
+    return new TextEncoder().encode(JSON.stringify({ schemaVersion: 2, mediaType: DOCKER_INDEX, manifests }, undefined, 2));
+}
+function serializeEntry({ mediaType, digest, size, platform, annotations = {} }) {
+    const { os, architecture, variant } = platform;
+    return {
+        mediaType,
+        digest,
+        size,
+        platform: { architecture, os, ...(variant && { variant }) },
+        ...serializeAnnotations(annotations),
+    };
+}
+function serializeAnnotations(annotations) {
+    const keys = Object.keys(annotations).sort();
+    return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) };
+}
+function parseConfig(bytes, name) {
+    const config = parseDocument(CONFIG, bytes, name, 'image config');
+    return {
+        os: config.os,
+        architecture: config.architecture,
+        ...(config.variant && { variant: config.variant }),
+        diffIds: config.rootfs.diff_ids,
+        labels: config.config?.Labels ?? {},
+        created: config.created ?? undefined,
+        comments: (config.history ?? []).filter((one) => !one.empty_layer).map(({ comment }) => comment),
+    };
+}
+const CONFIG = valibot__WEBPACK_IMPORTED_MODULE_4__/* .object */ .Ikc({
+    ..._platform_js__WEBPACK_IMPORTED_MODULE_2__/* .PLATFORM */ .i9.entries,
+    config: valibot__WEBPACK_IMPORTED_MODULE_4__/* .nullish */ .cl6(valibot__WEBPACK_IMPORTED_MODULE_4__/* .object */ .Ikc({ Labels: STRINGS })),
+    created: valibot__WEBPACK_IMPORTED_MODULE_4__/* .fallback */ .NpB(valibot__WEBPACK_IMPORTED_MODULE_4__/* .nullish */ .cl6(valibot__WEBPACK_IMPORTED_MODULE_4__/* .string */ .YjP()), undefined),
+    rootfs: valibot__WEBPACK_IMPORTED_MODULE_4__/* .object */ .Ikc({ diff_ids: valibot__WEBPACK_IMPORTED_MODULE_4__/* .array */ .YOg(_reference_js__WEBPACK_IMPORTED_MODULE_3__/* .DIGEST */ .Dh) }),
+    history: valibot__WEBPACK_IMPORTED_MODULE_4__/* .fallback */ .NpB(valibot__WEBPACK_IMPORTED_MODULE_4__/* .nullish */ .cl6(valibot__WEBPACK_IMPORTED_MODULE_4__/* .array */ .YOg(valibot__WEBPACK_IMPORTED_MODULE_4__/* .object */ .Ikc({ comment: valibot__WEBPACK_IMPORTED_MODULE_4__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_4__/* .string */ .YjP()), empty_layer: valibot__WEBPACK_IMPORTED_MODULE_4__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_4__/* .boolean */ .zMY()) }))), []),
+});
+const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
+const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
+const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
+const DOCKER_INDEX = 'application/vnd.docker.distribution.manifest.list.v2+json';
+const MANIFEST_TYPES = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
+function isIndexType(mediaType) {
+    return mediaType === OCI_INDEX || mediaType === DOCKER_INDEX;
+}
+function isManifestType(mediaType) {
+    return mediaType === OCI_MANIFEST || mediaType === DOCKER_MANIFEST;
+}
+const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json';
+const LAYER_FORMATS = ['gzip', 'zstd'];
+function isLayerFormat(text) {
+    return LAYER_FORMATS.some((format) => format === text);
+}
+function layerType(format) {
+    return `application/vnd.oci.image.layer.v1.tar+${format}`;
+}
+function layerFormat(mediaType) {
+    if (mediaType === 'application/vnd.docker.image.rootfs.diff.tar.gzip')
+        return 'gzip';
+    return LAYER_FORMATS.find((format) => mediaType === layerType(format));
+}
+function isForeignLayer(mediaType) {
+    return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.');
+}
+const EMPTY_CONFIG = Buffer.from('{}');
+
+
+/***/ }),
+
+/***/ 17122:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Bq: () => (/* binding */ formatPlatform),
+/* harmony export */   HE: () => (/* binding */ byPlatform),
+/* harmony export */   Ng: () => (/* binding */ platformKey),
+/* harmony export */   i9: () => (/* binding */ PLATFORM),
+/* harmony export */   lA: () => (/* binding */ fits),
+/* harmony export */   my: () => (/* binding */ samePlatform),
+/* harmony export */   n6: () => (/* binding */ compareText),
+/* harmony export */   od: () => (/* binding */ NO_PLATFORM)
+/* harmony export */ });
+/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(77934);
+
+const NO_PLATFORM = { os: 'unknown', architecture: 'unknown' };
+const WORD_LENGTH = 64;
+const WORD = valibot__WEBPACK_IMPORTED_MODULE_0__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_0__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_0__/* .maxLength */ .Ru6(WORD_LENGTH, `is longer than ${WORD_LENGTH} characters`), valibot__WEBPACK_IMPORTED_MODULE_0__/* .regex */ .yGV(/^[A-Za-z0-9._-]*$/, 'has characters that no platform has'));
+const PLATFORM = valibot__WEBPACK_IMPORTED_MODULE_0__/* .object */ .Ikc({ os: WORD, architecture: WORD, variant: valibot__WEBPACK_IMPORTED_MODULE_0__/* .optional */ .lqM(WORD) });
+function formatPlatform(platform) {
+    return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/');
+}
+function byPlatform(one, other) {
+    return (compareText(formatPlatform(one.platform), formatPlatform(other.platform)) || compareText(one.digest, other.digest));
+}
+function compareText(one, other) {
+    return one < other ? -1 : one > other ? 1 : 0;
+}
+function platformKey(platform) {
+    return formatPlatform(withImpliedVariant(platform));
+}
+function samePlatform(one, other) {
+    return platformKey(one) === platformKey(other);
+}
+const IMPLIED_VARIANT = new Map([
+    ['arm64', 'v8'],
+    ['arm', 'v7'],
+    ['amd64', 'v1'],
+]);
+function withImpliedVariant(platform) {
+    return { ...platform, variant: platform.variant || IMPLIED_VARIANT.get(platform.architecture) };
+}
+function fits(actual, wanted) {
+    if (!actual.variant || !wanted.variant)
+        return actual.os === wanted.os && actual.architecture === wanted.architecture;
+    return samePlatform(actual, wanted);
+}
+
+
+/***/ }),
+
+/***/ 23940:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   A_: () => (/* binding */ isReference),
+/* harmony export */   Bc: () => (/* binding */ isDigest),
+/* harmony export */   Dh: () => (/* binding */ DIGEST),
+/* harmony export */   F2: () => (/* binding */ parseReference),
+/* harmony export */   FH: () => (/* binding */ formatReference),
+/* harmony export */   RB: () => (/* binding */ sameRepository),
+/* harmony export */   Sh: () => (/* binding */ formatRepository),
+/* harmony export */   VK: () => (/* binding */ shortDigest),
+/* harmony export */   dz: () => (/* binding */ isTag),
+/* harmony export */   ol: () => (/* binding */ digestOf),
+/* harmony export */   qH: () => (/* binding */ tagProblem)
+/* harmony export */ });
+/* harmony import */ var node_crypto__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(77598);
+/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(77934);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(452);
+
+
+
+const HUB = 'docker.io';
+const HUB_ALIASES = new Set(['index.docker.io', 'registry-1.docker.io']);
+const HOST = /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(?::[0-9]+)?$/;
+const PATH = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$/;
+const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/;
+function parseReference(text) {
+    if (/^[a-z]+:\/\//i.test(text))
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_1__/* .FormatError */ .IF({ message: `"${text}" is a URL; remove "${schemeOf(text)}"` });
+    const [beforeDigest = '', digest, ...more] = text.split('@');
+    if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_1__/* .FormatError */ .IF({ message: `"${text}": what follows "@" must be sha256: and 64 hexadecimal digits` });
+    const colon = beforeDigest.lastIndexOf(':');
+    const tagged = colon > beforeDigest.lastIndexOf('/');
+    const repository = parseName(tagged ? beforeDigest.slice(0, colon) : beforeDigest, text);
+    const tag = tagged ? beforeDigest.slice(colon + 1) : undefined;
+    if (tag !== undefined && !isTag(tag))
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_1__/* .FormatError */ .IF({ message: `"${text}": ${tagProblem(tag)}` });
+    return { repository, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) };
+}
+function isReference(text) {
+    try {
+        parseReference(text);
+        return true;
+    }
+    catch {
+        return false;
+    }
+}
+function formatRepository(repository) {
+    return `${repository.host}/${repository.path}`;
+}
+function formatReference({ repository, tag, digest }) {
+    return `${formatRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
+}
+function sameRepository(one, other) {
+    return one.host === other.host && one.path === other.path;
+}
+function isTag(text) {
+    return TAG.test(text);
+}
+function tagProblem(text) {
+    if (text === '')
+        return 'a tag must not be empty';
+    if (text.length > 128)
+        return `the tag "${text}" has ${text.length} characters, at most 128 are allowed`;
+    return `"${text}" is not a tag: a tag consists of letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"`;
+}
+function parseName(name, whole) {
+    const slash = name.indexOf('/');
+    if (slash === -1 && /\.|^localhost$/.test(name))
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_1__/* .FormatError */ .IF({
+            message: `"${whole}" is not an image name: there is nothing after the host`,
+            hint: `Add the name of the image: ${whole}/owner/app. For an image on Docker Hub, write the full name: docker.io/library/${name}.`,
+        });
+    const first = slash === -1 ? '' : name.slice(0, slash);
+    const hosted = first === 'localhost' || /[.:]/.test(first);
+    const host = hosted ? first : HUB;
+    const rest = hosted ? name.slice(slash + 1) : name;
+    const canonicalHost = HUB_ALIASES.has(host) ? HUB : host;
+    const path = canonicalHost === HUB && rest !== '' && !rest.includes('/') ? `library/${rest}` : rest;
+    if (!HOST.test(host) || !URL.canParse(`https://${host}/`))
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_1__/* .FormatError */ .IF({ message: `"${whole}": "${host}" is not a host name` });
+    if (!PATH.test(path))
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_1__/* .FormatError */ .IF({ message: `"${whole}" is not an image name: ${pathProblem(rest)}` });
+    if (path.length > 255)
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_1__/* .FormatError */ .IF({ message: `"${whole}": an image name has at most 255 characters` });
+    return { host: canonicalHost, path };
+}
+function pathProblem(path) {
+    if (path === '')
+        return 'there is nothing after the host';
+    const odd = path.match(/[^a-z0-9._/-]/);
+    if (odd)
+        return `it can't contain "${odd[0]}"`;
+    return 'each part between slashes begins and ends with a lower-case letter or a digit, with ".", "_", "__" or "-" between them';
+}
+function schemeOf(text) {
+    return text.slice(0, text.indexOf('://') + 3);
+}
+const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/;
+function isDigest(text) {
+    return DIGEST_PATTERN.test(text);
+}
+function shortDigest(digest) {
+    return digest.slice('sha256:'.length, 'sha256:'.length + 12);
+}
+function digestOf(bytes) {
+    return `sha256:${(0,node_crypto__WEBPACK_IMPORTED_MODULE_0__.createHash)('sha256').update(bytes).digest('hex')}`;
+}
+const DIGEST = valibot__WEBPACK_IMPORTED_MODULE_2__/* .custom */ .IeY((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest');
+
 
 /***/ }),
 
@@ -46433,8243 +48417,149 @@ const WITHHELD = {
 
 /***/ }),
 
-/***/ 87227:
+/***/ 67892:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   d: () => (/* binding */ runCommand)
+/* harmony export */ });
+/* harmony import */ var _actions_io__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(88701);
+/* harmony import */ var _log_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(97309);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(68804);
+/* harmony import */ var _cancellation_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(91254);
+/* harmony import */ var _child_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(88211);
+/* harmony import */ var _output_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(95732);
 
-// EXPORTS
-__nccwpck_require__.d(__webpack_exports__, {
-  e: () => (/* binding */ run)
-});
 
-// EXTERNAL MODULE: external "node:fs/promises"
-var promises_ = __nccwpck_require__(51455);
-// EXTERNAL MODULE: external "node:os"
-var external_node_os_ = __nccwpck_require__(48161);
-// EXTERNAL MODULE: external "node:path"
-var external_node_path_ = __nccwpck_require__(76760);
-// EXTERNAL MODULE: ./node_modules/@actions/core/lib/core.js + 11 modules
-var core = __nccwpck_require__(78974);
-;// CONCATENATED MODULE: ./lib/advice.js
-function loginStep(host) {
-    if (/\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/.test(host))
-        return '  - uses: aws-actions/amazon-ecr-login@v2';
-    const lines = {
-        'ghcr.io': ['registry: ghcr.io', 'username: ${{ github.actor }}', 'password: ${{ github.token }}'],
-        'docker.io': ['username: ${{ vars.DOCKERHUB_USERNAME }}', 'password: ${{ secrets.DOCKERHUB_TOKEN }}'],
-    }[host] ?? [
-        `registry: ${host}`,
-        'username: ${{ vars.REGISTRY_USERNAME }}',
-        'password: ${{ secrets.REGISTRY_PASSWORD }}',
-    ];
-    return ['  - uses: docker/login-action@v4', '    with:', ...lines.map((line) => `      ${line}`)].join('\n');
-}
-const MORE_SPACE = 'Hosted runners guarantee 14 GB: free more before the build (for example with jlumbroso/free-disk-space), or use a larger runner. On a self-hosted runner, run nix-collect-garbage.';
-const MORE_FILES = 'Raise the limit on the runner: `ulimit -n 1024` or higher, before the runner starts.';
-const UNIQUE_TAG = `set a \`tag\` that is different for each run:
-  tag: "{sha}-{system}-\${{ github.run_id }}-\${{ github.run_attempt }}"`;
 
-;// CONCATENATED MODULE: ./node_modules/valibot/dist/index.mjs
-//#region src/storages/globalConfig/globalConfig.ts
-let store$4;
-const DEFAULT_CONFIG = {
-	lang: void 0,
-	message: void 0,
-	abortEarly: void 0,
-	abortPipeEarly: void 0
-};
-/**
-* Sets the global configuration.
-*
-* @param config The configuration.
-*/
-function setGlobalConfig(config$1) {
-	store$4 = {
-		...store$4,
-		...config$1
-	};
-}
-/**
-* Returns the global configuration.
-*
-* @param config The config to merge.
-*
-* @returns The configuration.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getGlobalConfig(config$1) {
-	if (!config$1 && !store$4) return DEFAULT_CONFIG;
-	return {
-		lang: config$1?.lang ?? store$4?.lang,
-		message: config$1?.message,
-		abortEarly: config$1?.abortEarly ?? store$4?.abortEarly,
-		abortPipeEarly: config$1?.abortPipeEarly ?? store$4?.abortPipeEarly
-	};
-}
-/**
-* Deletes the global configuration.
-*/
-function deleteGlobalConfig() {
-	store$4 = void 0;
-}
 
-//#endregion
-//#region src/storages/globalMessage/globalMessage.ts
-let store$3;
-/**
-* Sets a global error message.
-*
-* @param message The error message.
-* @param lang The language of the message.
-*/
-function setGlobalMessage(message$1, lang) {
-	if (!store$3) store$3 = /* @__PURE__ */ new Map();
-	store$3.set(lang, message$1);
-}
-/**
-* Returns a global error message.
-*
-* @param lang The language of the message.
-*
-* @returns The error message.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getGlobalMessage(lang) {
-	return store$3?.get(lang);
-}
-/**
-* Deletes a global error message.
-*
-* @param lang The language of the message.
-*/
-function deleteGlobalMessage(lang) {
-	store$3?.delete(lang);
-}
 
-//#endregion
-//#region src/storages/schemaMessage/schemaMessage.ts
-let store$2;
-/**
-* Sets a schema error message.
-*
-* @param message The error message.
-* @param lang The language of the message.
-*/
-function setSchemaMessage(message$1, lang) {
-	if (!store$2) store$2 = /* @__PURE__ */ new Map();
-	store$2.set(lang, message$1);
-}
-/**
-* Returns a schema error message.
-*
-* @param lang The language of the message.
-*
-* @returns The error message.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getSchemaMessage(lang) {
-	return store$2?.get(lang);
-}
-/**
-* Deletes a schema error message.
-*
-* @param lang The language of the message.
-*/
-function deleteSchemaMessage(lang) {
-	store$2?.delete(lang);
-}
 
-//#endregion
-//#region src/storages/specificMessage/specificMessage.ts
-let store$1;
-/**
-* Sets a specific error message.
-*
-* @param reference The identifier reference.
-* @param message The error message.
-* @param lang The language of the message.
-*/
-function setSpecificMessage(reference, message$1, lang) {
-	if (!store$1) store$1 = /* @__PURE__ */ new Map();
-	if (!store$1.get(reference)) store$1.set(reference, /* @__PURE__ */ new Map());
-	store$1.get(reference).set(lang, message$1);
-}
-/**
-* Returns a specific error message.
-*
-* @param reference The identifier reference.
-* @param lang The language of the message.
-*
-* @returns The error message.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getSpecificMessage(reference, lang) {
-	return store$1?.get(reference)?.get(lang);
-}
-/**
-* Deletes a specific error message.
-*
-* @param reference The identifier reference.
-* @param lang The language of the message.
-*/
-function deleteSpecificMessage(reference, lang) {
-	store$1?.get(reference)?.delete(lang);
-}
-
-//#endregion
-//#region src/utils/_stringify/_stringify.ts
-/**
-* Stringifies an unknown input to a literal or type string.
-*
-* @param input The unknown input.
-*
-* @returns A literal or type string.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _stringify(input) {
-	const type = typeof input;
-	if (type === "string") return `"${input}"`;
-	if (type === "number" || type === "bigint" || type === "boolean") return `${input}`;
-	if (type === "object" || type === "function") return (input && Object.getPrototypeOf(input)?.constructor?.name) ?? "null";
-	return type;
-}
-
-//#endregion
-//#region src/utils/_addIssue/_addIssue.ts
-/**
-* Adds an issue to the dataset.
-*
-* @param context The issue context.
-* @param label The issue label.
-* @param dataset The input dataset.
-* @param config The configuration.
-* @param other The optional props.
-*
-* @internal
-*/
-function _addIssue(context, label, dataset, config$1, other) {
-	const input = other && "input" in other ? other.input : dataset.value;
-	const expected = other?.expected ?? context.expects ?? null;
-	const received = other?.received ?? /* @__PURE__ */ _stringify(input);
-	const issue = {
-		kind: context.kind,
-		type: context.type,
-		input,
-		expected,
-		received,
-		message: `Invalid ${label}: ${expected ? `Expected ${expected} but r` : "R"}eceived ${received}`,
-		requirement: context.requirement,
-		path: other?.path,
-		issues: other?.issues,
-		lang: config$1.lang,
-		abortEarly: config$1.abortEarly,
-		abortPipeEarly: config$1.abortPipeEarly
-	};
-	const isSchema = context.kind === "schema";
-	const message$1 = other?.message ?? context.message ?? /* @__PURE__ */ getSpecificMessage(context.reference, issue.lang) ?? (isSchema ? /* @__PURE__ */ getSchemaMessage(issue.lang) : null) ?? config$1.message ?? /* @__PURE__ */ getGlobalMessage(issue.lang);
-	if (message$1 !== void 0) issue.message = typeof message$1 === "function" ? message$1(issue) : message$1;
-	if (isSchema) dataset.typed = false;
-	if (dataset.issues) dataset.issues.push(issue);
-	else dataset.issues = [issue];
-}
-
-//#endregion
-//#region src/utils/_cloneDataset/_cloneDataset.ts
-/**
-* Creates a shallow copy of a dataset.
-*
-* Hint: The `value` is copied by reference, but the `issues` array, its issues
-* and their `path` arrays are cloned to avoid reusing mutable dataset state
-* across multiple runs. Mutating a returned object or array value can
-* therefore affect later cache hits that reuse the same cached output.
-*
-* @param dataset The output dataset.
-*
-* @returns The copied output dataset.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _cloneDataset(dataset) {
-	return {
-		typed: dataset.typed,
-		value: dataset.value,
-		issues: dataset.issues?.map((issue) => ({
-			...issue,
-			path: issue.path && [...issue.path]
-		}))
-	};
-}
-
-//#endregion
-//#region src/utils/_formatCase/_formatCase.ts
-/**
-* Splits a string into lowercase words and rejoins them with the given
-* separator and capitalization rules.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries. Whether the first or subsequent words are
-* capitalized is controlled by `capFirst` and `capRest`.
-*
-* Hint: Implemented in a single pass that emits directly to the result
-* string to avoid an intermediate `string[]` allocation. ASCII chars are
-* classified via char codes to skip `.toLowerCase()` and `.toUpperCase()`
-* method calls in the common case.
-*
-* Hint: Digits are treated as a separate character class, so `item2Name`
-* yields `item2` and `name` rather than `item`, `2` and `name`.
-*
-* @param input The input string.
-* @param separator The string inserted between words.
-* @param capFirst Whether to capitalize the first word.
-* @param capRest Whether to capitalize subsequent words.
-*
-* @returns The formatted string.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _formatCase(input, separator, capFirst, capRest) {
-	let result = "";
-	let firstWord = true;
-	let start = 0;
-	let prev = 0;
-	let prevPrev = 0;
-	const flush = (end) => {
-		if (end > start) {
-			let word = input.slice(start, end).toLowerCase();
-			if (firstWord ? capFirst : capRest) {
-				const firstCode = word.charCodeAt(0);
-				if (firstCode >= 97 && firstCode <= 122) word = String.fromCharCode(firstCode - 32) + word.slice(1);
-				else {
-					const charLen = firstCode >= 55296 && firstCode <= 56319 ? 2 : 1;
-					word = word.slice(0, charLen).toUpperCase() + word.slice(charLen);
-				}
-			}
-			result += firstWord ? word : separator + word;
-			firstWord = false;
-		}
-	};
-	for (let index = 0; index < input.length; index++) {
-		const code = input.charCodeAt(index);
-		let type;
-		if (code === 32 || code === 9 || code === 10 || code === 11 || code === 12 || code === 13 || code === 45 || code === 95) {
-			flush(index);
-			start = index + 1;
-			type = 0;
-		} else if (code < 128) type = code >= 65 && code <= 90 ? 1 : code >= 97 && code <= 122 ? 2 : 3;
-		else {
-			const char = input[index];
-			const charLower = char.toLowerCase();
-			type = charLower === char.toUpperCase() ? 3 : char === charLower ? 2 : 1;
-		}
-		if (type === 1 && (prev === 2 || prev === 3) && index > start) {
-			flush(index);
-			start = index;
-		} else if (type === 2 && prev === 1 && prevPrev === 1 && index - 1 > start) {
-			flush(index - 1);
-			start = index - 1;
-		}
-		prevPrev = prev;
-		prev = type;
-	}
-	flush(input.length);
-	return result;
-}
-
-//#endregion
-//#region src/utils/_getByteCount/_getByteCount.ts
-let textEncoder;
-/**
-* Returns the byte count of the input.
-*
-* @param input The input to be measured.
-*
-* @returns The byte count.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getByteCount(input) {
-	if (!textEncoder) textEncoder = new TextEncoder();
-	return textEncoder.encode(input).length;
-}
-
-//#endregion
-//#region src/utils/_getCodePointCount/_getCodePointCount.ts
-/**
-* Returns the code point count of the input.
-*
-* @param input The input to be measured.
-*
-* @returns The code point count.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getCodePointCount(input) {
-	let count = input.length;
-	const lengthMinus1 = input.length - 1;
-	for (let i = 0; i < lengthMinus1;) if (input.codePointAt(i) <= 65535) i++;
-	else {
-		i += 2;
-		count--;
-	}
-	return count;
-}
-
-//#endregion
-//#region src/utils/_getGraphemeCount/_getGraphemeCount.ts
-let segmenter;
-/**
-* Returns the grapheme count of the input.
-*
-* @param input The input to be measured.
-*
-* @returns The grapheme count.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getGraphemeCount(input) {
-	if (!segmenter) segmenter = new Intl.Segmenter();
-	const segments = segmenter.segment(input);
-	let count = 0;
-	for (const _ of segments) count++;
-	return count;
-}
-
-//#endregion
-//#region src/utils/_getLastMetadata/_getLastMetadata.ts
-/**
-* Returns the last top-level value of a given metadata type from a schema
-* using a breadth-first search that starts with the last item in the pipeline.
-*
-* @param schema The schema to search.
-* @param type The metadata type.
-*
-* @returns The value, if any.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getLastMetadata(schema, type) {
-	if ("pipe" in schema) {
-		const nestedSchemas = [];
-		for (let index = schema.pipe.length - 1; index >= 0; index--) {
-			const item = schema.pipe[index];
-			if (item.kind === "schema" && "pipe" in item) nestedSchemas.push(item);
-			else if (item.kind === "metadata" && item.type === type) return item[type];
-		}
-		for (const nestedSchema of nestedSchemas) {
-			const result = /* @__PURE__ */ _getLastMetadata(nestedSchema, type);
-			if (result !== void 0) return result;
-		}
-	}
-}
-
-//#endregion
-//#region src/utils/_getWordCount/_getWordCount.ts
-let store;
-/**
-* Returns the word count of the input.
-*
-* @param locales The locales to be used.
-* @param input The input to be measured.
-*
-* @returns The word count.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getWordCount(locales, input) {
-	if (!store) store = /* @__PURE__ */ new Map();
-	const key = String(locales);
-	let segmenter$1 = store.get(key);
-	if (!segmenter$1) {
-		segmenter$1 = new Intl.Segmenter(locales, { granularity: "word" });
-		store.set(key, segmenter$1);
-	}
-	const segments = segmenter$1.segment(input);
-	let count = 0;
-	for (const segment of segments) if (segment.isWordLike) count++;
-	return count;
-}
-
-//#endregion
-//#region src/utils/_isLuhnAlgo/_isLuhnAlgo.ts
-/**
-* Non-digit regex.
-*/
-const NON_DIGIT_REGEX = /\D/gu;
-/**
-* Checks whether a string with numbers corresponds to the luhn algorithm.
-*
-* @param input The input to be checked.
-*
-* @returns Whether input is valid.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isLuhnAlgo(input) {
-	const number$1 = input.replace(NON_DIGIT_REGEX, "");
-	let length$1 = number$1.length;
-	let bit = 1;
-	let sum = 0;
-	while (length$1) {
-		const value$1 = +number$1[--length$1];
-		bit ^= 1;
-		sum += bit ? [
-			0,
-			2,
-			4,
-			6,
-			8,
-			1,
-			3,
-			5,
-			7,
-			9
-		][value$1] : value$1;
-	}
-	return sum % 10 === 0;
-}
-
-//#endregion
-//#region src/utils/_isSameValueZero/_isSameValueZero.ts
-/**
-* Compares two values using the SameValueZero algorithm, which treats `NaN`
-* as equal to itself unlike `===`.
-*
-* @param value1 The first value.
-* @param value2 The second value.
-*
-* @returns Whether the values are equal.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isSameValueZero(value1, value2) {
-	return value1 === value2 || Number.isNaN(value1) && Number.isNaN(value2);
-}
-
-//#endregion
-//#region src/utils/_isValidObjectKey/_isValidObjectKey.ts
-/**
-* Disallows inherited object properties and prevents object prototype
-* pollution by disallowing certain keys.
-*
-* @param object The object to check.
-* @param key The key to check.
-*
-* @returns Whether the key is allowed.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isValidObjectKey(object$1, key) {
-	return Object.prototype.hasOwnProperty.call(object$1, key) && key !== "__proto__" && key !== "prototype" && key !== "constructor";
-}
-
-//#endregion
-//#region src/utils/_isValueMatch/_isValueMatch.ts
-/**
-* Checks whether a value matches a value action requirement.
-*
-* @param requirement The value action requirement.
-* @param value The value to check.
-*
-* @returns Whether the value matches the requirement.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isValueMatch(requirement, value$1) {
-	return Number.isNaN(requirement) && Number.isNaN(value$1) || requirement <= value$1 && requirement >= value$1;
-}
-
-//#endregion
-//#region src/utils/_joinExpects/_joinExpects.ts
-/**
-* Joins multiple `expects` values with the given separator.
-*
-* @param values The `expects` values.
-* @param separator The separator.
-*
-* @returns The joined `expects` property.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _joinExpects(values$1, separator) {
-	const list = [...new Set(values$1)];
-	if (list.length > 1) return `(${list.join(` ${separator} `)})`;
-	return list[0] ?? "never";
-}
-
-//#endregion
-//#region src/utils/_standardSchema/_standardSchema.ts
-/**
-* Eagerly creates and attaches the Standard Schema properties of a schema.
-*
-* Hint: The contextual `this` type includes the standard properties that are
-* attached before the schema is returned.
-*
-* @param schema The schema to attach standard properties to.
-*
-* @returns The schema with standard properties attached.
-*
-* @internal
-*/
-function _standardSchema(schema) {
-	schema["~standard"] = {
-		version: 1,
-		vendor: "valibot",
-		validate: (value$1) => schema["~run"]({ value: value$1 }, /* @__PURE__ */ getGlobalConfig())
-	};
-	return schema;
-}
-
-//#endregion
-//#region src/utils/entriesFromList/entriesFromList.ts
-/**
-* Creates an object entries definition from a list of keys and a schema.
-*
-* @param list A list of keys.
-* @param schema The schema of the keys.
-*
-* @returns The object entries.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function entriesFromList(list, schema) {
-	const entries$1 = {};
-	for (const key of list) entries$1[key] = schema;
-	return entries$1;
-}
-
-//#endregion
-//#region src/utils/entriesFromObjects/entriesFromObjects.ts
-/* @__NO_SIDE_EFFECTS__ */
-function entriesFromObjects(schemas) {
-	const entries$1 = {};
-	for (const schema of schemas) Object.assign(entries$1, schema.entries);
-	return entries$1;
-}
-
-//#endregion
-//#region src/utils/getDotPath/getDotPath.ts
-/* @__NO_SIDE_EFFECTS__ */
-function getDotPath(issue) {
-	if (issue.path) {
-		let key = "";
-		for (const item of issue.path) if (typeof item.key === "string" || typeof item.key === "number") if (key) key += `.${item.key}`;
-		else key += item.key;
-		else return null;
-		return key;
-	}
-	return null;
-}
-
-//#endregion
-//#region src/utils/isOfKind/isOfKind.ts
-/**
-* A generic type guard to check the kind of an object.
-*
-* @param kind The kind to check for.
-* @param object The object to check.
-*
-* @returns Whether it matches.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function isOfKind(kind, object$1) {
-	return object$1.kind === kind;
-}
-
-//#endregion
-//#region src/utils/isOfType/isOfType.ts
-/**
-* A generic type guard to check the type of an object.
-*
-* @param type The type to check for.
-* @param object The object to check.
-*
-* @returns Whether it matches.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function isOfType(type, object$1) {
-	return object$1.type === type;
-}
-
-//#endregion
-//#region src/utils/ValiError/ValiError.ts
-/**
-* A Valibot error with useful information.
-*/
-var ValiError = class extends Error {
-	/**
-	* Creates a Valibot error with useful information.
-	*
-	* @param issues The error issues.
-	*/
-	constructor(issues) {
-		super(issues[0].message);
-		this.name = "ValiError";
-		this.issues = issues;
-	}
-};
-
-//#endregion
-//#region src/utils/isValiError/isValiError.ts
-/**
-* A type guard to check if an error is a ValiError.
-*
-* @param error The error to check.
-*
-* @returns Whether its a ValiError.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function isValiError(error) {
-	return error instanceof ValiError;
-}
-
-//#endregion
-//#region src/actions/args/args.ts
-/* @__NO_SIDE_EFFECTS__ */
-function args(schema) {
-	return {
-		kind: "transformation",
-		type: "args",
-		reference: args,
-		async: false,
-		schema,
-		"~run"(dataset, config$1) {
-			const func = dataset.value;
-			dataset.value = (...args_) => {
-				const argsDataset = this.schema["~run"]({ value: args_ }, config$1);
-				if (argsDataset.issues) throw new ValiError(argsDataset.issues);
-				return func(...argsDataset.value);
-			};
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/args/argsAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function argsAsync(schema) {
-	return {
-		kind: "transformation",
-		type: "args",
-		reference: argsAsync,
-		async: false,
-		schema,
-		"~run"(dataset, config$1) {
-			const func = dataset.value;
-			dataset.value = async (...args$1) => {
-				const argsDataset = await schema["~run"]({ value: args$1 }, config$1);
-				if (argsDataset.issues) throw new ValiError(argsDataset.issues);
-				return func(...argsDataset.value);
-			};
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/await/awaitAsync.ts
-/**
-* Creates an await transformation action.
-*
-* @returns An await action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function awaitAsync() {
-	return {
-		kind: "transformation",
-		type: "await",
-		reference: awaitAsync,
-		async: true,
-		async "~run"(dataset) {
-			dataset.value = await dataset.value;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/regex.ts
-/**
-* [Base64](https://en.wikipedia.org/wiki/Base64) regex.
-*/
-const BASE64_REGEX = /^(?:[\da-z+/]{4})*(?:[\da-z+/]{2}==|[\da-z+/]{3}=)?$/iu;
-/**
-* [BIC](https://en.wikipedia.org/wiki/ISO_9362) regex.
-*/
-const BIC_REGEX = /^[A-Z]{6}(?!00)[\dA-Z]{2}(?:[\dA-Z]{3})?$/u;
-/**
-* [Cuid2](https://github.com/paralleldrive/cuid2) regex.
-*/
-const CUID2_REGEX = /^[a-z][\da-z]*$/u;
-/**
-* [Decimal](https://en.wikipedia.org/wiki/Decimal) regex.
-*/
-const DECIMAL_REGEX = /^[+-]?(?:\d*\.)?\d+$/u;
-/**
-* [Digits](https://en.wikipedia.org/wiki/Numerical_digit) regex.
-*/
-const DIGITS_REGEX = /^\d+$/u;
-/**
-* [Domain name](https://en.wikipedia.org/wiki/Domain_name) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-* ASCII-only validation. Internationalized domain names (IDNs) are not
-* supported, including Punycode-encoded labels.
-*/
-const DOMAIN_REGEX = /^(?=.{1,253}$)(?:(?![Xx][Nn]--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}$/u;
-/**
-* [Email address](https://en.wikipedia.org/wiki/Email_address) regex.
-*
-* Hint: We decided against the `i` flag to avoid matching non-ASCII characters.
-*/
-const EMAIL_REGEX = /^[\w+-]+(?:\.[\w+-]+)*@[\da-zA-Z]+(?:[.-][\da-zA-Z]+)*\.[a-zA-Z]{2,}$/u;
-/**
-* Emoji regex from [emoji-regex-xs](https://github.com/slevithan/emoji-regex-xs) v1.0.0 (MIT license).
-*
-* Hint: We decided against the newer `/^\p{RGI_Emoji}+$/v` regex because it is
-* not supported in older runtimes and does not match all emoji.
-*/
-const EMOJI_REGEX = /^(?:[\u{1F1E6}-\u{1F1FF}]{2}|\u{1F3F4}[\u{E0061}-\u{E007A}]{2}[\u{E0030}-\u{E0039}\u{E0061}-\u{E007A}]{1,3}\u{E007F}|(?:\p{Emoji}\uFE0F\u20E3?|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}?|(?![\p{Emoji_Modifier_Base}\u{1F1E6}-\u{1F1FF}])\p{Emoji_Presentation})(?:\u200D(?:\p{Emoji}\uFE0F\u20E3?|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}?|(?![\p{Emoji_Modifier_Base}\u{1F1E6}-\u{1F1FF}])\p{Emoji_Presentation}))*)+$/u;
-/**
-* [Hexadecimal](https://en.wikipedia.org/wiki/Hexadecimal) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const HEXADECIMAL_REGEX = /^(?:0[hx])?[\da-fA-F]+$/u;
-/**
-* [Hex color](https://en.wikipedia.org/wiki/Web_colors#Hex_triplet) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const HEX_COLOR_REGEX = /^#(?:[\da-fA-F]{3,4}|[\da-fA-F]{6}|[\da-fA-F]{8})$/u;
-/**
-* [IMEI](https://en.wikipedia.org/wiki/International_Mobile_Equipment_Identity) regex.
-*/
-const IMEI_REGEX = /^\d{15}$|^\d{2}-\d{6}-\d{6}-\d$/u;
-/**
-* [IPv4](https://en.wikipedia.org/wiki/IPv4) regex.
-*/
-const IPV4_REGEX = /^(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])(?:\.(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])){3}$/u;
-/**
-* [IPv6](https://en.wikipedia.org/wiki/IPv6) regex.
-*/
-const IPV6_REGEX = /^(?:(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,7}:|(?:[\da-f]{1,4}:){1,6}:[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,5}(?::[\da-f]{1,4}){1,2}|(?:[\da-f]{1,4}:){1,4}(?::[\da-f]{1,4}){1,3}|(?:[\da-f]{1,4}:){1,3}(?::[\da-f]{1,4}){1,4}|(?:[\da-f]{1,4}:){1,2}(?::[\da-f]{1,4}){1,5}|[\da-f]{1,4}:(?::[\da-f]{1,4}){1,6}|:(?:(?::[\da-f]{1,4}){1,7}|:)|fe80:(?::[\da-f]{0,4}){0,4}%[\da-z]+|::(?:f{4}(?::0{1,4})?:)?(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d)|(?:[\da-f]{1,4}:){1,4}:(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d))$/iu;
-/**
-* [IP](https://en.wikipedia.org/wiki/IP_address) regex.
-*/
-const IP_REGEX = /^(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])(?:\.(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])){3}$|^(?:(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,7}:|(?:[\da-f]{1,4}:){1,6}:[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,5}(?::[\da-f]{1,4}){1,2}|(?:[\da-f]{1,4}:){1,4}(?::[\da-f]{1,4}){1,3}|(?:[\da-f]{1,4}:){1,3}(?::[\da-f]{1,4}){1,4}|(?:[\da-f]{1,4}:){1,2}(?::[\da-f]{1,4}){1,5}|[\da-f]{1,4}:(?::[\da-f]{1,4}){1,6}|:(?:(?::[\da-f]{1,4}){1,7}|:)|fe80:(?::[\da-f]{0,4}){0,4}%[\da-z]+|::(?:f{4}(?::0{1,4})?:)?(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d)|(?:[\da-f]{1,4}:){1,4}:(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d))$/iu;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date regex.
-*/
-const ISO_DATE_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date-time regex.
-*/
-const ISO_DATE_TIME_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3]):[0-5]\d$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date-time with seconds regex.
-*/
-const ISO_DATE_TIME_SECOND_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3])(?::[0-5]\d){2}$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) time regex.
-*/
-const ISO_TIME_REGEX = /^(?:0\d|1\d|2[0-3]):[0-5]\d$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) time with seconds regex.
-*/
-const ISO_TIME_SECOND_REGEX = /^(?:0\d|1\d|2[0-3])(?::[0-5]\d){2}$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) timestamp regex. Allows a
-* space as a date/time separator and an optional space before the UTC offset.
-*/
-const ISO_TIMESTAMP_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3])(?::[0-5]\d){2}(?:\.\d{1,9})?(?:Z| ?[+-](?:0\d|1\d|2[0-3])(?::?[0-5]\d)?)$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) week regex.
-*/
-const ISO_WEEK_REGEX = /^\d{4}-W(?:0[1-9]|[1-4]\d|5[0-3])$/u;
-/**
-* [JWS compact serialization](https://datatracker.ietf.org/doc/html/rfc7515#section-3.1)
-* regex.
-*
-* Hint: Empty payload and signature segments are allowed because the
-* Base64URL-encoded representation of an empty octet sequence is an empty
-* string.
-*/
-const JWS_COMPACT_REGEX = /^(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)\.(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)?\.(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)?$/u;
-/**
-* [ISRC](https://en.wikipedia.org/wiki/International_Standard_Recording_Code) regex.
-*/
-const ISRC_REGEX = /^(?:[A-Z]{2}[A-Z\d]{3}\d{7}|[A-Z]{2}-[A-Z\d]{3}-\d{2}-\d{5})$/u;
-/**
-* [KSUID](https://github.com/segmentio/ksuid) regex.
-*/
-const KSUID_REGEX = /^[a-zA-Z0-9]{27}$/u;
-/**
-* [MAC](https://en.wikipedia.org/wiki/MAC_address) 48 bit regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const MAC48_REGEX = /^(?:[\da-fA-F]{2}:){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){2}[\da-fA-F]{4}$/u;
-/**
-* [MAC](https://en.wikipedia.org/wiki/MAC_address) 64 bit regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const MAC64_REGEX = /^(?:[\da-fA-F]{2}:){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){3}[\da-fA-F]{4}$|^(?:[\da-fA-F]{4}:){3}[\da-fA-F]{4}$/u;
-/**
-* [MAC](https://en.wikipedia.org/wiki/MAC_address) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const MAC_REGEX = /^(?:[\da-fA-F]{2}:){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){2}[\da-fA-F]{4}$|^(?:[\da-fA-F]{2}:){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){3}[\da-fA-F]{4}$|^(?:[\da-fA-F]{4}:){3}[\da-fA-F]{4}$/u;
-/**
-* [Nano ID](https://github.com/ai/nanoid) regex.
-*/
-const NANO_ID_REGEX = /^[\w-]+$/u;
-/**
-* [Octal](https://en.wikipedia.org/wiki/Octal) regex.
-*/
-const OCTAL_REGEX = /^(?:0o)?[0-7]+$/u;
-/**
-* [RFC 5322 email address](https://datatracker.ietf.org/doc/html/rfc5322#section-3.4.1) regex.
-*
-* Hint: This regex was taken from the [HTML Living Standard Specification](https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address) and does not perfectly represent RFC 5322.
-*/
-const RFC_EMAIL_REGEX = /^[a-zA-Z0-9.!#$%&'*+\/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$/;
-/**
-* [Slug](https://en.wikipedia.org/wiki/Clean_URL#Slug) regex.
-*/
-const SLUG_REGEX = /^[\da-z]+(?:[-_][\da-z]+)*$/u;
-/**
-* [ULID](https://github.com/ulid/spec) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-* Hint: The first character is restricted to `[0-7]` because the 48-bit
-* timestamp cannot exceed 2^48-1, making the maximum valid ULID
-* `7ZZZZZZZZZZZZZZZZZZZZZZZZZ` in Crockford's Base32 encoding.
-*/
-const ULID_REGEX = /^[0-7][\da-hjkmnp-tv-zA-HJKMNP-TV-Z]{25}$/u;
-/**
-* [UUID](https://en.wikipedia.org/wiki/Universally_unique_identifier) regex.
-*/
-const UUID_REGEX = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/iu;
-
-//#endregion
-//#region src/actions/base64/base64.ts
-/* @__NO_SIDE_EFFECTS__ */
-function base64(message$1) {
-	return {
-		kind: "validation",
-		type: "base64",
-		reference: base64,
-		async: false,
-		expects: null,
-		requirement: BASE64_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Base64", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/bic/bic.ts
-/* @__NO_SIDE_EFFECTS__ */
-function bic(message$1) {
-	return {
-		kind: "validation",
-		type: "bic",
-		reference: bic,
-		async: false,
-		expects: null,
-		requirement: BIC_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "BIC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/brand/brand.ts
-/**
-* Creates a brand transformation action.
-*
-* @param name The brand name.
-*
-* @returns A brand action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function brand(name) {
-	return {
-		kind: "transformation",
-		type: "brand",
-		reference: brand,
-		async: false,
-		name,
-		"~run"(dataset) {
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/bytes/bytes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function bytes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "bytes",
-		reference: bytes,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
-				if (length$1 !== this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/check/check.ts
-/* @__NO_SIDE_EFFECTS__ */
-function check(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "check",
-		reference: check,
-		async: false,
-		expects: null,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/check/checkAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function checkAsync(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "check",
-		reference: checkAsync,
-		async: true,
-		expects: null,
-		requirement,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (dataset.typed && !await this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/checkItems/checkItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function checkItems(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "check_items",
-		reference: checkItems,
-		async: false,
-		expects: null,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) for (let index = 0; index < dataset.value.length; index++) {
-				const item = dataset.value[index];
-				if (!this.requirement(item, index, dataset.value)) _addIssue(this, "item", dataset, config$1, {
-					input: item,
-					path: [{
-						type: "array",
-						origin: "value",
-						input: dataset.value,
-						key: index,
-						value: item
-					}]
-				});
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/checkItems/checkItemsAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function checkItemsAsync(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "check_items",
-		reference: checkItemsAsync,
-		async: true,
-		expects: null,
-		requirement,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const requirementResults = await Promise.all(dataset.value.map(this.requirement));
-				for (let index = 0; index < dataset.value.length; index++) if (!requirementResults[index]) {
-					const item = dataset.value[index];
-					_addIssue(this, "item", dataset, config$1, {
-						input: item,
-						path: [{
-							type: "array",
-							origin: "value",
-							input: dataset.value,
-							key: index,
-							value: item
-						}]
-					});
-				}
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/codePoints/codePoints.ts
-/* @__NO_SIDE_EFFECTS__ */
-function codePoints(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "code_points",
-		reference: codePoints,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
-				if (count !== this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/creditCard/creditCard.ts
-/**
-* Credit card regex.
-*/
-const CREDIT_CARD_REGEX = /^(?:\d{13,19}|\d{4}(?: \d{3,6}){2,4}|\d{4}(?:-\d{3,6}){2,4})$/u;
-/**
-* Sanitize regex.
-*/
-const SANITIZE_REGEX = /[- ]/gu;
-/**
-* Provider regex list.
-*/
-const PROVIDER_REGEX_LIST = (/* unused pure expression or super */ null && ([
-	/^3[47]\d{13}$/u,
-	/^3(?:0[0-5]|[68]\d)\d{11,13}$/u,
-	/^6(?:011|5\d{2})\d{12,15}$/u,
-	/^(?:2131|1800|35\d{3})\d{11}$/u,
-	/^(?:5[1-5]\d{2}|222\d|22[3-9]\d|2[3-6]\d{2}|27[01]\d|2720)\d{12}$/u,
-	/^(?:6[27]\d{14,17}|81\d{14,17})$/u,
-	/^4\d{12}(?:\d{3,6})?$/u
-]));
-/* @__NO_SIDE_EFFECTS__ */
-function creditCard(message$1) {
-	return {
-		kind: "validation",
-		type: "credit_card",
-		reference: creditCard,
-		async: false,
-		expects: null,
-		requirement(input) {
-			let sanitized;
-			return CREDIT_CARD_REGEX.test(input) && (sanitized = input.replace(SANITIZE_REGEX, "")) && PROVIDER_REGEX_LIST.some((regex$1) => regex$1.test(sanitized)) && /* @__PURE__ */ _isLuhnAlgo(sanitized);
-		},
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "credit card", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/cuid2/cuid2.ts
-/* @__NO_SIDE_EFFECTS__ */
-function cuid2(message$1) {
-	return {
-		kind: "validation",
-		type: "cuid2",
-		reference: cuid2,
-		async: false,
-		expects: null,
-		requirement: CUID2_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Cuid2", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/decimal/decimal.ts
-/* @__NO_SIDE_EFFECTS__ */
-function decimal(message$1) {
-	return {
-		kind: "validation",
-		type: "decimal",
-		reference: decimal,
-		async: false,
-		expects: null,
-		requirement: DECIMAL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "decimal", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/description/description.ts
-/**
-* Creates a description metadata action.
-*
-* @param description_ The description text.
-*
-* @returns A description action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function description(description_) {
-	return {
-		kind: "metadata",
-		type: "description",
-		reference: description,
-		description: description_
-	};
-}
-
-//#endregion
-//#region src/actions/digits/digits.ts
-/* @__NO_SIDE_EFFECTS__ */
-function digits(message$1) {
-	return {
-		kind: "validation",
-		type: "digits",
-		reference: digits,
-		async: false,
-		expects: null,
-		requirement: DIGITS_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "digits", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/domain/domain.ts
-/* @__NO_SIDE_EFFECTS__ */
-function domain(message$1) {
-	return {
-		kind: "validation",
-		type: "domain",
-		reference: domain,
-		expects: null,
-		async: false,
-		requirement: DOMAIN_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "domain", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/email/email.ts
-/* @__NO_SIDE_EFFECTS__ */
-function email(message$1) {
-	return {
-		kind: "validation",
-		type: "email",
-		reference: email,
-		expects: null,
-		async: false,
-		requirement: EMAIL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "email", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/emoji/emoji.ts
-/* @__NO_SIDE_EFFECTS__ */
-function emoji(message$1) {
-	return {
-		kind: "validation",
-		type: "emoji",
-		reference: emoji,
-		async: false,
-		expects: null,
-		requirement: EMOJI_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "emoji", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/empty/empty.ts
-/* @__NO_SIDE_EFFECTS__ */
-function empty(message$1) {
-	return {
-		kind: "validation",
-		type: "empty",
-		reference: empty,
-		async: false,
-		expects: "0",
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length > 0) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/endsWith/endsWith.ts
-/* @__NO_SIDE_EFFECTS__ */
-function endsWith(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "ends_with",
-		reference: endsWith,
-		async: false,
-		expects: `"${requirement}"`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.endsWith(this.requirement)) _addIssue(this, "end", dataset, config$1, { received: `"${dataset.value.slice(-this.requirement.length)}"` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/entries/entries.ts
-/* @__NO_SIDE_EFFECTS__ */
-function entries(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "entries",
-		reference: entries,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!dataset.typed) return dataset;
-			const count = Object.keys(dataset.value).length;
-			if (dataset.typed && count !== this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/everyItem/everyItem.ts
-/* @__NO_SIDE_EFFECTS__ */
-function everyItem(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "every_item",
-		reference: everyItem,
-		async: false,
-		expects: null,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.every(this.requirement)) _addIssue(this, "item", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/examples/examples.ts
-/**
-* Creates an examples metadata action.
-*
-* @param examples_ The examples.
-*
-* @returns An examples action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function examples(examples_) {
-	return {
-		kind: "metadata",
-		type: "examples",
-		reference: examples,
-		examples: examples_
-	};
-}
-
-//#endregion
-//#region src/actions/excludes/excludes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function excludes(requirement, message$1) {
-	const received = /* @__PURE__ */ _stringify(requirement);
-	return {
-		kind: "validation",
-		type: "excludes",
-		reference: excludes,
-		async: false,
-		expects: `!${received}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.includes(this.requirement)) _addIssue(this, "content", dataset, config$1, { received });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/filterItems/filterItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function filterItems(operation) {
-	return {
-		kind: "transformation",
-		type: "filter_items",
-		reference: filterItems,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = dataset.value.filter(this.operation);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/findItem/findItem.ts
-/* @__NO_SIDE_EFFECTS__ */
-function findItem(operation) {
-	return {
-		kind: "transformation",
-		type: "find_item",
-		reference: findItem,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = dataset.value.find(this.operation);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/finite/finite.ts
-/* @__NO_SIDE_EFFECTS__ */
-function finite(message$1) {
-	return {
-		kind: "validation",
-		type: "finite",
-		reference: finite,
-		async: false,
-		expects: null,
-		requirement: Number.isFinite,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "finite", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/flavor/flavor.ts
-/**
-* Creates a flavor transformation action.
-*
-* @param name The flavor name.
-*
-* @returns A flavor action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function flavor(name) {
-	return {
-		kind: "transformation",
-		type: "flavor",
-		reference: flavor,
-		async: false,
-		name,
-		"~run"(dataset) {
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/graphemes/graphemes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function graphemes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "graphemes",
-		reference: graphemes,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
-				if (count !== this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/gtValue/gtValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function gtValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "gt_value",
-		reference: gtValue,
-		async: false,
-		expects: `>${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !(dataset.value > this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/guard/guard.ts
-/* @__NO_SIDE_EFFECTS__ */
-function guard(requirement, message$1) {
-	return {
-		kind: "transformation",
-		type: "guard",
-		reference: guard,
-		async: false,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) {
-				_addIssue(this, "input", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/hash/hash.ts
-/**
-* Hash lengths object.
-*/
-const HASH_LENGTHS = {
-	md4: 32,
-	md5: 32,
-	sha1: 40,
-	sha256: 64,
-	sha384: 96,
-	sha512: 128,
-	ripemd128: 32,
-	ripemd160: 40,
-	tiger128: 32,
-	tiger160: 40,
-	tiger192: 48,
-	crc32: 8,
-	crc32b: 8,
-	adler32: 8
-};
-/* @__NO_SIDE_EFFECTS__ */
-function hash(types, message$1) {
-	return {
-		kind: "validation",
-		type: "hash",
-		reference: hash,
-		expects: null,
-		async: false,
-		requirement: RegExp(types.map((type) => `^[a-fA-F0-9]{${HASH_LENGTHS[type]}}$`).join("|"), "u"),
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hash", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/hexadecimal/hexadecimal.ts
-/* @__NO_SIDE_EFFECTS__ */
-function hexadecimal(message$1) {
-	return {
-		kind: "validation",
-		type: "hexadecimal",
-		reference: hexadecimal,
-		async: false,
-		expects: null,
-		requirement: HEXADECIMAL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hexadecimal", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/hexColor/hexColor.ts
-/* @__NO_SIDE_EFFECTS__ */
-function hexColor(message$1) {
-	return {
-		kind: "validation",
-		type: "hex_color",
-		reference: hexColor,
-		async: false,
-		expects: null,
-		requirement: HEX_COLOR_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hex color", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/imei/imei.ts
-/* @__NO_SIDE_EFFECTS__ */
-function imei(message$1) {
-	return {
-		kind: "validation",
-		type: "imei",
-		reference: imei,
-		async: false,
-		expects: null,
-		requirement(input) {
-			return IMEI_REGEX.test(input) && /* @__PURE__ */ _isLuhnAlgo(input);
-		},
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "IMEI", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/includes/includes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function includes(requirement, message$1) {
-	const expects = /* @__PURE__ */ _stringify(requirement);
-	return {
-		kind: "validation",
-		type: "includes",
-		reference: includes,
-		async: false,
-		expects,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.includes(this.requirement)) _addIssue(this, "content", dataset, config$1, { received: `!${expects}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/integer/integer.ts
-/* @__NO_SIDE_EFFECTS__ */
-function integer(message$1) {
-	return {
-		kind: "validation",
-		type: "integer",
-		reference: integer,
-		async: false,
-		expects: null,
-		requirement: Number.isInteger,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "integer", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ip/ip.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ip(message$1) {
-	return {
-		kind: "validation",
-		type: "ip",
-		reference: ip,
-		async: false,
-		expects: null,
-		requirement: IP_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IP", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ipv4/ipv4.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ipv4(message$1) {
-	return {
-		kind: "validation",
-		type: "ipv4",
-		reference: ipv4,
-		async: false,
-		expects: null,
-		requirement: IPV4_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IPv4", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ipv6/ipv6.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ipv6(message$1) {
-	return {
-		kind: "validation",
-		type: "ipv6",
-		reference: ipv6,
-		async: false,
-		expects: null,
-		requirement: IPV6_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IPv6", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isbn/utils/_isIsbn10.ts
-/**
-* [Validates an ISBN-10](https://en.wikipedia.org/wiki/ISBN#ISBN-10_check_digits).
-*
-* @param input The input value.
-*
-* @returns `true` if the input is a valid ISBN-10, `false` otherwise.
-*
-* @internal
-*/
-function _isIsbn10(input) {
-	const digits$1 = input.split("").map((c) => c === "X" ? 10 : parseInt(c));
-	let sum = 0;
-	for (let i = 0; i < 10; i++) sum += digits$1[i] * (10 - i);
-	return sum % 11 === 0;
-}
-
-//#endregion
-//#region src/actions/isbn/utils/_isIsbn13.ts
-/**
-* [Validates an ISBN-13](https://en.wikipedia.org/wiki/ISBN#ISBN-13_check_digit_calculation).
-*
-* @param input The input value.
-*
-* @returns `true` if the input is a valid ISBN-13, `false` otherwise.
-*
-* @internal
-*/
-function _isIsbn13(input) {
-	const digits$1 = input.split("").map((c) => parseInt(c));
-	let sum = 0;
-	for (let i = 0; i < 13; i++) sum += digits$1[i] * (i % 2 === 0 ? 1 : 3);
-	return sum % 10 === 0;
-}
-
-//#endregion
-//#region src/actions/isbn/isbn.ts
-/**
-* ISBN separator regex.
-*/
-const ISBN_SEPARATOR_REGEX = /[- ]/gu;
-/**
-* ISBN-10 detection regex.
-*/
-const ISBN_10_DETECTION_REGEX = /^\d{9}[\dX]$/u;
-/**
-* ISBN-13 detection regex.
-*/
-const ISBN_13_DETECTION_REGEX = /^\d{13}$/u;
-/* @__NO_SIDE_EFFECTS__ */
-function isbn(message$1) {
-	return {
-		kind: "validation",
-		type: "isbn",
-		reference: isbn,
-		async: false,
-		expects: null,
-		requirement(input) {
-			const replacedInput = input.replace(ISBN_SEPARATOR_REGEX, "");
-			if (ISBN_10_DETECTION_REGEX.test(replacedInput)) return _isIsbn10(replacedInput);
-			else if (ISBN_13_DETECTION_REGEX.test(replacedInput)) return _isIsbn13(replacedInput);
-			return false;
-		},
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "ISBN", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isrc/isrc.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isrc(message$1) {
-	return {
-		kind: "validation",
-		type: "isrc",
-		reference: isrc,
-		async: false,
-		expects: null,
-		requirement: ISRC_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "ISRC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoDate/isoDate.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoDate(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_date",
-		reference: isoDate,
-		async: false,
-		expects: null,
-		requirement: ISO_DATE_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoDateTime/isoDateTime.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoDateTime(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_date_time",
-		reference: isoDateTime,
-		async: false,
-		expects: null,
-		requirement: ISO_DATE_TIME_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date-time", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoDateTimeSecond/isoDateTimeSecond.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoDateTimeSecond(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_date_time_second",
-		reference: isoDateTimeSecond,
-		async: false,
-		expects: null,
-		requirement: ISO_DATE_TIME_SECOND_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date-time-second", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoTime/isoTime.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoTime(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_time",
-		reference: isoTime,
-		async: false,
-		expects: null,
-		requirement: ISO_TIME_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "time", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoTimeSecond/isoTimeSecond.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoTimeSecond(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_time_second",
-		reference: isoTimeSecond,
-		async: false,
-		expects: null,
-		requirement: ISO_TIME_SECOND_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "time-second", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoTimestamp/isoTimestamp.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoTimestamp(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_timestamp",
-		reference: isoTimestamp,
-		async: false,
-		expects: null,
-		requirement: ISO_TIMESTAMP_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "timestamp", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoWeek/isoWeek.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoWeek(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_week",
-		reference: isoWeek,
-		async: false,
-		expects: null,
-		requirement: ISO_WEEK_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "week", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/jwsCompact/jwsCompact.ts
-/* @__NO_SIDE_EFFECTS__ */
-function jwsCompact(message$1) {
-	return {
-		kind: "validation",
-		type: "jws_compact",
-		reference: jwsCompact,
-		async: false,
-		expects: null,
-		requirement: JWS_COMPACT_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "JWS compact", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ksuid/ksuid.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ksuid(message$1) {
-	return {
-		kind: "validation",
-		type: "ksuid",
-		reference: ksuid,
-		async: false,
-		expects: null,
-		requirement: KSUID_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "KSUID", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/length/length.ts
-/* @__NO_SIDE_EFFECTS__ */
-function dist_length(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "length",
-		reference: dist_length,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length !== this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ltValue/ltValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ltValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "lt_value",
-		reference: ltValue,
-		async: false,
-		expects: `<${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !(dataset.value < this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/mac/mac.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mac(message$1) {
-	return {
-		kind: "validation",
-		type: "mac",
-		reference: mac,
-		async: false,
-		expects: null,
-		requirement: MAC_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "MAC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/mac48/mac48.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mac48(message$1) {
-	return {
-		kind: "validation",
-		type: "mac48",
-		reference: mac48,
-		async: false,
-		expects: null,
-		requirement: MAC48_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "48-bit MAC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/mac64/mac64.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mac64(message$1) {
-	return {
-		kind: "validation",
-		type: "mac64",
-		reference: mac64,
-		async: false,
-		expects: null,
-		requirement: MAC64_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "64-bit MAC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/mapItems/mapItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mapItems(operation) {
-	return {
-		kind: "transformation",
-		type: "map_items",
-		reference: mapItems,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = dataset.value.map(this.operation);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxBytes/maxBytes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxBytes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_bytes",
-		reference: maxBytes,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
-				if (length$1 > this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxCodePoints/maxCodePoints.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxCodePoints(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_code_points",
-		reference: maxCodePoints,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
-				if (count > this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxEntries/maxEntries.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxEntries(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_entries",
-		reference: maxEntries,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!dataset.typed) return dataset;
-			const count = Object.keys(dataset.value).length;
-			if (dataset.typed && count > this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxGraphemes/maxGraphemes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxGraphemes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_graphemes",
-		reference: maxGraphemes,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
-				if (count > this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxLength/maxLength.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxLength(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_length",
-		reference: maxLength,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length > this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxSize/maxSize.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxSize(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_size",
-		reference: maxSize,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.size > this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxValue/maxValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_value",
-		reference: maxValue,
-		async: false,
-		expects: `<=${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !(dataset.value <= this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxWords/maxWords.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxWords(locales, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_words",
-		reference: maxWords,
-		async: false,
-		expects: `<=${requirement}`,
-		locales,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
-				if (count > this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/metadata/metadata.ts
-/**
-* Creates a custom metadata action.
-*
-* @param metadata_ The metadata object.
-*
-* @returns A metadata action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function metadata(metadata_) {
-	return {
-		kind: "metadata",
-		type: "metadata",
-		reference: metadata,
-		metadata: metadata_
-	};
-}
-
-//#endregion
-//#region src/actions/mimeType/mimeType.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mimeType(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "mime_type",
-		reference: mimeType,
-		async: false,
-		expects: /* @__PURE__ */ _joinExpects(requirement.map((option) => `"${option}"`), "|"),
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.includes(dataset.value.type)) _addIssue(this, "MIME type", dataset, config$1, { received: `"${dataset.value.type}"` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minBytes/minBytes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minBytes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_bytes",
-		reference: minBytes,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
-				if (length$1 < this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minCodePoints/minCodePoints.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minCodePoints(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_code_points",
-		reference: minCodePoints,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
-				if (count < this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minEntries/minEntries.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minEntries(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_entries",
-		reference: minEntries,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!dataset.typed) return dataset;
-			const count = Object.keys(dataset.value).length;
-			if (dataset.typed && count < this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minGraphemes/minGraphemes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minGraphemes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_graphemes",
-		reference: minGraphemes,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
-				if (count < this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minLength/minLength.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minLength(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_length",
-		reference: minLength,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length < this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minSize/minSize.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minSize(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_size",
-		reference: minSize,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.size < this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minValue/minValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_value",
-		reference: minValue,
-		async: false,
-		expects: `>=${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !(dataset.value >= this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minWords/minWords.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minWords(locales, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_words",
-		reference: minWords,
-		async: false,
-		expects: `>=${requirement}`,
-		locales,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
-				if (count < this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/multipleOf/multipleOf.ts
-/* @__NO_SIDE_EFFECTS__ */
-function multipleOf(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "multiple_of",
-		reference: multipleOf,
-		async: false,
-		expects: `%${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value % this.requirement != 0) _addIssue(this, "multiple", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/nanoid/nanoid.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nanoid(message$1) {
-	return {
-		kind: "validation",
-		type: "nanoid",
-		reference: nanoid,
-		async: false,
-		expects: null,
-		requirement: NANO_ID_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Nano ID", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/nonEmpty/nonEmpty.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonEmpty(message$1) {
-	return {
-		kind: "validation",
-		type: "non_empty",
-		reference: nonEmpty,
-		async: false,
-		expects: "!0",
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length === 0) _addIssue(this, "length", dataset, config$1, { received: "0" });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/normalize/normalize.ts
-/* @__NO_SIDE_EFFECTS__ */
-function normalize(form) {
-	return {
-		kind: "transformation",
-		type: "normalize",
-		reference: normalize,
-		async: false,
-		form,
-		"~run"(dataset) {
-			dataset.value = dataset.value.normalize(this.form);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notBytes/notBytes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notBytes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_bytes",
-		reference: notBytes,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
-				if (length$1 === this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notCodePoints/notCodePoints.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notCodePoints(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_code_points",
-		reference: notCodePoints,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
-				if (count === this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notEntries/notEntries.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notEntries(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_entries",
-		reference: notEntries,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!dataset.typed) return dataset;
-			const count = Object.keys(dataset.value).length;
-			if (dataset.typed && count === this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notGraphemes/notGraphemes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notGraphemes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_graphemes",
-		reference: notGraphemes,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
-				if (count === this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notLength/notLength.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notLength(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_length",
-		reference: notLength,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length === this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notSize/notSize.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notSize(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_size",
-		reference: notSize,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.size === this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notValue/notValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_value",
-		reference: notValue,
-		async: false,
-		expects: requirement instanceof Date ? `!${requirement.toJSON()}` : `!${/* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && /* @__PURE__ */ _isValueMatch(this.requirement, dataset.value)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notValues/notValues.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notValues(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_values",
-		reference: notValues,
-		async: false,
-		expects: `!${/* @__PURE__ */ _joinExpects(requirement.map((value$1) => value$1 instanceof Date ? value$1.toJSON() : /* @__PURE__ */ _stringify(value$1)), "|")}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && this.requirement.some((requirement$1) => /* @__PURE__ */ _isValueMatch(requirement$1, dataset.value))) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notWords/notWords.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notWords(locales, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_words",
-		reference: notWords,
-		async: false,
-		expects: `!${requirement}`,
-		locales,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
-				if (count === this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/octal/octal.ts
-/* @__NO_SIDE_EFFECTS__ */
-function octal(message$1) {
-	return {
-		kind: "validation",
-		type: "octal",
-		reference: octal,
-		async: false,
-		expects: null,
-		requirement: OCTAL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "octal", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/parseBoolean/parseBoolean.ts
-const TRUTHY = (/* unused pure expression or super */ null && ([
-	true,
-	1,
-	"true",
-	"1",
-	"yes",
-	"y",
-	"on",
-	"enabled"
-]));
-const FALSY = (/* unused pure expression or super */ null && ([
-	false,
-	0,
-	"false",
-	"0",
-	"no",
-	"n",
-	"off",
-	"disabled"
-]));
-/* @__NO_SIDE_EFFECTS__ */
-function parseBoolean(config$1, message$1) {
-	const normalize$1 = (v) => typeof v === "string" ? v.toLowerCase() : v;
-	const truthyRaw = config$1?.truthy ?? TRUTHY;
-	const falsyRaw = config$1?.falsy ?? FALSY;
-	const truthy = config$1?.truthy ? config$1.truthy.map(normalize$1) : TRUTHY;
-	const falsy = config$1?.falsy ? config$1.falsy.map(normalize$1) : FALSY;
-	return {
-		kind: "transformation",
-		type: "parse_boolean",
-		reference: parseBoolean,
-		expects: /* @__PURE__ */ _joinExpects([...truthyRaw, ...falsyRaw].map(_stringify), "|"),
-		config: config$1,
-		message: message$1,
-		async: false,
-		"~run"(dataset, config$2) {
-			const input = normalize$1(dataset.value);
-			if (truthy.includes(input)) dataset.value = true;
-			else if (falsy.includes(input)) dataset.value = false;
-			else {
-				_addIssue(this, "boolean", dataset, config$2);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/parseJson/parseJson.ts
-/* @__NO_SIDE_EFFECTS__ */
-function parseJson(config$1, message$1) {
-	return {
-		kind: "transformation",
-		type: "parse_json",
-		reference: parseJson,
-		config: config$1,
-		message: message$1,
-		async: false,
-		"~run"(dataset, config$2) {
-			try {
-				dataset.value = JSON.parse(dataset.value, this.config?.reviver);
-			} catch (error) {
-				if (error instanceof Error) {
-					_addIssue(this, "JSON", dataset, config$2, { received: `"${error.message}"` });
-					dataset.typed = false;
-				} else throw error;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/partialCheck/utils/_isPartiallyTyped/_isPartiallyTyped.ts
-/**
-* Checks if a dataset is partially typed.
-*
-* @param dataset The dataset to check.
-* @param paths The paths to check.
-*
-* @returns Whether it is partially typed.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isPartiallyTyped(dataset, paths) {
-	if (dataset.issues) for (const path of paths) for (const issue of dataset.issues) {
-		let typed = false;
-		const bound = Math.min(path.length, issue.path?.length ?? 0);
-		for (let index = 0; index < bound; index++) if (path[index] !== issue.path[index].key && (path[index] !== "$" || issue.path[index].type !== "array")) {
-			typed = true;
-			break;
-		}
-		if (!typed) return false;
-	}
-	return true;
-}
-
-//#endregion
-//#region src/actions/partialCheck/partialCheck.ts
-/* @__NO_SIDE_EFFECTS__ */
-function partialCheck(paths, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "partial_check",
-		reference: partialCheck,
-		async: false,
-		expects: null,
-		paths,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if ((dataset.typed || /* @__PURE__ */ _isPartiallyTyped(dataset, paths)) && !this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/partialCheck/partialCheckAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function partialCheckAsync(paths, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "partial_check",
-		reference: partialCheckAsync,
-		async: true,
-		expects: null,
-		paths,
-		requirement,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if ((dataset.typed || /* @__PURE__ */ _isPartiallyTyped(dataset, paths)) && !await this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rawCheck/rawCheck.ts
-/**
-* Creates a raw check validation action.
-*
-* @param action The validation action.
-*
-* @returns A raw check action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function rawCheck(action) {
-	return {
-		kind: "validation",
-		type: "raw_check",
-		reference: rawCheck,
-		async: false,
-		expects: null,
-		"~run"(dataset, config$1) {
-			action({
-				dataset,
-				config: config$1,
-				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info)
-			});
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rawCheck/rawCheckAsync.ts
-/**
-* Creates a raw check validation action.
-*
-* @param action The validation action.
-*
-* @returns A raw check action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function rawCheckAsync(action) {
-	return {
-		kind: "validation",
-		type: "raw_check",
-		reference: rawCheckAsync,
-		async: true,
-		expects: null,
-		async "~run"(dataset, config$1) {
-			await action({
-				dataset,
-				config: config$1,
-				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info)
-			});
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rawTransform/rawTransform.ts
-/**
-* Creates a raw transformation action.
-*
-* @param action The transformation action.
-*
-* @returns A raw transform action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function rawTransform(action) {
-	return {
-		kind: "transformation",
-		type: "raw_transform",
-		reference: rawTransform,
-		async: false,
-		"~run"(dataset, config$1) {
-			const output = action({
-				dataset,
-				config: config$1,
-				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info),
-				NEVER: null
-			});
-			if (dataset.issues) dataset.typed = false;
-			else dataset.value = output;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rawTransform/rawTransformAsync.ts
-/**
-* Creates a raw transformation action.
-*
-* @param action The transformation action.
-*
-* @returns A raw transform action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function rawTransformAsync(action) {
-	return {
-		kind: "transformation",
-		type: "raw_transform",
-		reference: rawTransformAsync,
-		async: true,
-		async "~run"(dataset, config$1) {
-			const output = await action({
-				dataset,
-				config: config$1,
-				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info),
-				NEVER: null
-			});
-			if (dataset.issues) dataset.typed = false;
-			else dataset.value = output;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/readonly/readonly.ts
-/* @__NO_SIDE_EFFECTS__ */
-function readonly() {
-	return {
-		kind: "transformation",
-		type: "readonly",
-		reference: readonly,
-		async: false,
-		"~run"(dataset) {
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/reduceItems/reduceItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function reduceItems(operation, initial) {
-	return {
-		kind: "transformation",
-		type: "reduce_items",
-		reference: reduceItems,
-		async: false,
-		operation,
-		initial,
-		"~run"(dataset) {
-			dataset.value = dataset.value.reduce(this.operation, this.initial);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/regex/regex.ts
-/* @__NO_SIDE_EFFECTS__ */
-function regex(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "regex",
-		reference: regex,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "format", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/returns/returns.ts
-/* @__NO_SIDE_EFFECTS__ */
-function returns(schema) {
-	return {
-		kind: "transformation",
-		type: "returns",
-		reference: returns,
-		async: false,
-		schema,
-		"~run"(dataset, config$1) {
-			const func = dataset.value;
-			dataset.value = (...args_) => {
-				const returnsDataset = this.schema["~run"]({ value: func(...args_) }, config$1);
-				if (returnsDataset.issues) throw new ValiError(returnsDataset.issues);
-				return returnsDataset.value;
-			};
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/returns/returnsAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function returnsAsync(schema) {
-	return {
-		kind: "transformation",
-		type: "returns",
-		reference: returnsAsync,
-		async: false,
-		schema,
-		"~run"(dataset, config$1) {
-			const func = dataset.value;
-			dataset.value = async (...args_) => {
-				const returnsDataset = await this.schema["~run"]({ value: await func(...args_) }, config$1);
-				if (returnsDataset.issues) throw new ValiError(returnsDataset.issues);
-				return returnsDataset.value;
-			};
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rfcEmail/rfcEmail.ts
-/* @__NO_SIDE_EFFECTS__ */
-function rfcEmail(message$1) {
-	return {
-		kind: "validation",
-		type: "rfc_email",
-		reference: rfcEmail,
-		expects: null,
-		async: false,
-		requirement: RFC_EMAIL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "email", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/safeInteger/safeInteger.ts
-/* @__NO_SIDE_EFFECTS__ */
-function safeInteger(message$1) {
-	return {
-		kind: "validation",
-		type: "safe_integer",
-		reference: safeInteger,
-		async: false,
-		expects: null,
-		requirement: Number.isSafeInteger,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "safe integer", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/size/size.ts
-/* @__NO_SIDE_EFFECTS__ */
-function size(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "size",
-		reference: size,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.size !== this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/slug/slug.ts
-/* @__NO_SIDE_EFFECTS__ */
-function slug(message$1) {
-	return {
-		kind: "validation",
-		type: "slug",
-		reference: slug,
-		async: false,
-		expects: null,
-		requirement: SLUG_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "slug", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/someItem/someItem.ts
-/* @__NO_SIDE_EFFECTS__ */
-function someItem(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "some_item",
-		reference: someItem,
-		async: false,
-		expects: null,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.some(this.requirement)) _addIssue(this, "item", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/sortItems/sortItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function sortItems(operation) {
-	return {
-		kind: "transformation",
-		type: "sort_items",
-		reference: sortItems,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = dataset.value.sort(this.operation);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/startsWith/startsWith.ts
-/* @__NO_SIDE_EFFECTS__ */
-function startsWith(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "starts_with",
-		reference: startsWith,
-		async: false,
-		expects: `"${requirement}"`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.startsWith(this.requirement)) _addIssue(this, "start", dataset, config$1, { received: `"${dataset.value.slice(0, this.requirement.length)}"` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/stringifyJson/stringifyJson.ts
-/* @__NO_SIDE_EFFECTS__ */
-function stringifyJson(config$1, message$1) {
-	return {
-		kind: "transformation",
-		type: "stringify_json",
-		reference: stringifyJson,
-		message: message$1,
-		config: config$1,
-		async: false,
-		"~run"(dataset, config$2) {
-			try {
-				const output = JSON.stringify(dataset.value, this.config?.replacer, this.config?.space);
-				if (output === void 0) {
-					_addIssue(this, "JSON", dataset, config$2);
-					dataset.typed = false;
-				} else dataset.value = output;
-			} catch (error) {
-				if (error instanceof Error) {
-					_addIssue(this, "JSON", dataset, config$2, { received: `"${error.message}"` });
-					dataset.typed = false;
-				} else throw error;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/title/title.ts
-/**
-* Creates a title metadata action.
-*
-* @param title_ The title text.
-*
-* @returns A title action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function title(title_) {
-	return {
-		kind: "metadata",
-		type: "title",
-		reference: title,
-		title: title_
-	};
-}
-
-//#endregion
-//#region src/actions/toBigint/toBigint.ts
-/* @__NO_SIDE_EFFECTS__ */
-function toBigint(message$1) {
-	return {
-		kind: "transformation",
-		type: "to_bigint",
-		reference: toBigint,
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			try {
-				dataset.value = BigInt(dataset.value);
-			} catch {
-				_addIssue(this, "bigint", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toBoolean/toBoolean.ts
-/**
-* Creates a to boolean transformation action.
-*
-* @returns A to boolean action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toBoolean() {
-	return {
-		kind: "transformation",
-		type: "to_boolean",
-		reference: toBoolean,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = Boolean(dataset.value);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toCamelCase/toCamelCase.ts
-/**
-* Creates a to camel case transformation action.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries.
-*
-* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
-* `parseUrlValue`) and digits stay attached to the preceding token (e.g.
-* `item2Name` → `item2Name`).
-*
-* @returns A to camel case action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toCamelCase() {
-	return {
-		kind: "transformation",
-		type: "to_camel_case",
-		reference: toCamelCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "", false, true);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toDate/toDate.ts
-/* @__NO_SIDE_EFFECTS__ */
-function toDate(message$1) {
-	return {
-		kind: "transformation",
-		type: "to_date",
-		reference: toDate,
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			try {
-				dataset.value = new Date(dataset.value);
-				if (isNaN(dataset.value)) {
-					_addIssue(this, "date", dataset, config$1, { received: "\"Invalid Date\"" });
-					dataset.typed = false;
-				}
-			} catch {
-				_addIssue(this, "date", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toKebabCase/toKebabCase.ts
-/**
-* Creates a to kebab case transformation action.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries.
-*
-* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
-* `parse-url-value`) and digits stay attached to the preceding token (e.g.
-* `item2Name` → `item2-name`).
-*
-* @returns A to kebab case action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toKebabCase() {
-	return {
-		kind: "transformation",
-		type: "to_kebab_case",
-		reference: toKebabCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "-", false, false);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toLowerCase/toLowerCase.ts
-/**
-* Creates a to lower case transformation action.
-*
-* @returns A to lower case action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toLowerCase() {
-	return {
-		kind: "transformation",
-		type: "to_lower_case",
-		reference: toLowerCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.toLowerCase();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toMaxValue/toMaxValue.ts
-/**
-* Creates a to max value transformation action.
-*
-* @param requirement The maximum value.
-*
-* @returns A to max value action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toMaxValue(requirement) {
-	return {
-		kind: "transformation",
-		type: "to_max_value",
-		reference: toMaxValue,
-		async: false,
-		requirement,
-		"~run"(dataset) {
-			dataset.value = dataset.value > this.requirement ? this.requirement : dataset.value;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toMinValue/toMinValue.ts
-/**
-* Creates a to min value transformation action.
-*
-* @param requirement The minimum value.
-*
-* @returns A to min value action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toMinValue(requirement) {
-	return {
-		kind: "transformation",
-		type: "to_min_value",
-		reference: toMinValue,
-		async: false,
-		requirement,
-		"~run"(dataset) {
-			dataset.value = dataset.value < this.requirement ? this.requirement : dataset.value;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toNumber/toNumber.ts
-/* @__NO_SIDE_EFFECTS__ */
-function toNumber(message$1) {
-	return {
-		kind: "transformation",
-		type: "to_number",
-		reference: toNumber,
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			try {
-				dataset.value = Number(dataset.value);
-				if (isNaN(dataset.value)) {
-					_addIssue(this, "number", dataset, config$1);
-					dataset.typed = false;
-				}
-			} catch {
-				_addIssue(this, "number", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toPascalCase/toPascalCase.ts
-/**
-* Creates a to pascal case transformation action.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries.
-*
-* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
-* `ParseUrlValue`) and digits stay attached to the preceding token (e.g.
-* `item2Name` → `Item2Name`).
-*
-* @returns A to pascal case action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toPascalCase() {
-	return {
-		kind: "transformation",
-		type: "to_pascal_case",
-		reference: toPascalCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "", true, true);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toSnakeCase/toSnakeCase.ts
-/**
-* Creates a to snake case transformation action.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries.
-*
-* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
-* `parse_url_value`) and digits stay attached to the preceding token (e.g.
-* `item2Name` → `item2_name`).
-*
-* @returns A to snake case action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toSnakeCase() {
-	return {
-		kind: "transformation",
-		type: "to_snake_case",
-		reference: toSnakeCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "_", false, false);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toString/toString.ts
-/* @__NO_SIDE_EFFECTS__ */
-function dist_toString(message$1) {
-	return {
-		kind: "transformation",
-		type: "to_string",
-		reference: dist_toString,
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			try {
-				dataset.value = String(dataset.value);
-			} catch {
-				_addIssue(this, "string", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toUpperCase/toUpperCase.ts
-/**
-* Creates a to upper case transformation action.
-*
-* @returns A to upper case action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toUpperCase() {
-	return {
-		kind: "transformation",
-		type: "to_upper_case",
-		reference: toUpperCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.toUpperCase();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/transform/transform.ts
-/**
-* Creates a custom transformation action.
-*
-* @param operation The transformation operation.
-*
-* @returns A transform action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function transform(operation) {
-	return {
-		kind: "transformation",
-		type: "transform",
-		reference: transform,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = this.operation(dataset.value);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/transform/transformAsync.ts
-/**
-* Creates a custom transformation action.
-*
-* @param operation The transformation operation.
-*
-* @returns A transform action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function transformAsync(operation) {
-	return {
-		kind: "transformation",
-		type: "transform",
-		reference: transformAsync,
-		async: true,
-		operation,
-		async "~run"(dataset) {
-			dataset.value = await this.operation(dataset.value);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/trim/trim.ts
-/**
-* Creates a trim transformation action.
-*
-* @returns A trim action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function trim() {
-	return {
-		kind: "transformation",
-		type: "trim",
-		reference: trim,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.trim();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/trimEnd/trimEnd.ts
-/**
-* Creates a trim end transformation action.
-*
-* @returns A trim end action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function trimEnd() {
-	return {
-		kind: "transformation",
-		type: "trim_end",
-		reference: trimEnd,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.trimEnd();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/trimStart/trimStart.ts
-/**
-* Creates a trim start transformation action.
-*
-* @returns A trim start action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function trimStart() {
-	return {
-		kind: "transformation",
-		type: "trim_start",
-		reference: trimStart,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.trimStart();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ulid/ulid.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ulid(message$1) {
-	return {
-		kind: "validation",
-		type: "ulid",
-		reference: ulid,
-		async: false,
-		expects: null,
-		requirement: ULID_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "ULID", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/url/url.ts
-/* @__NO_SIDE_EFFECTS__ */
-function url(message$1) {
-	return {
-		kind: "validation",
-		type: "url",
-		reference: url,
-		async: false,
-		expects: null,
-		requirement(input) {
-			try {
-				if (URL.canParse) return URL.canParse(input);
-				new URL(input);
-				return true;
-			} catch {
-				return false;
-			}
-		},
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "URL", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/uuid/uuid.ts
-/* @__NO_SIDE_EFFECTS__ */
-function uuid(message$1) {
-	return {
-		kind: "validation",
-		type: "uuid",
-		reference: uuid,
-		async: false,
-		expects: null,
-		requirement: UUID_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "UUID", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/value/value.ts
-/* @__NO_SIDE_EFFECTS__ */
-function value(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "value",
-		reference: value,
-		async: false,
-		expects: requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement),
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !/* @__PURE__ */ _isValueMatch(this.requirement, dataset.value)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/values/values.ts
-/* @__NO_SIDE_EFFECTS__ */
-function values(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "values",
-		reference: values,
-		async: false,
-		expects: `${/* @__PURE__ */ _joinExpects(requirement.map((value$1) => value$1 instanceof Date ? value$1.toJSON() : /* @__PURE__ */ _stringify(value$1)), "|")}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.some((requirement$1) => /* @__PURE__ */ _isValueMatch(requirement$1, dataset.value))) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/words/words.ts
-/* @__NO_SIDE_EFFECTS__ */
-function words(locales, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "words",
-		reference: words,
-		async: false,
-		expects: `${requirement}`,
-		locales,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
-				if (count !== this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/const.ts
-const ABORT_EARLY_CONFIG = { abortEarly: true };
-
-//#endregion
-//#region src/methods/assert/assert.ts
-/**
-* Checks if the input matches the schema. As this is an assertion function, it
-* can be used as a type guard.
-*
-* @param schema The schema to be used.
-* @param input The input to be tested.
-*/
-function assert(schema, input) {
-	const issues = schema["~run"]({ value: input }, ABORT_EARLY_CONFIG).issues;
-	if (issues) throw new ValiError(issues);
-}
-
-//#endregion
-//#region src/methods/cache/_LruCache.ts
-/**
-* Efficient LRU cache using Map iteration order.
-*/
-var _LruCache = class {
-	constructor(config$1) {
-		this.refCount = 0;
-		this.maxSize = config$1?.maxSize ?? 1e3;
-		this.maxAge = config$1?.maxAge ?? Infinity;
-		this.hasMaxAge = isFinite(this.maxAge);
-	}
-	/**
-	* Stringifies an unknown input to a cache key component.
-	*
-	* @param input The unknown input.
-	*
-	* @returns A cache key component.
-	*/
-	stringify(input) {
-		const type = typeof input;
-		if (type === "string") return `"${input}"`;
-		if (type === "number" || type === "boolean") return `${input}`;
-		if (type === "bigint") return `${input}n`;
-		if (type === "object" || type === "function") {
-			if (input) {
-				this.refIds ?? (this.refIds = /* @__PURE__ */ new WeakMap());
-				let id = this.refIds.get(input);
-				if (!id) {
-					id = ++this.refCount;
-					this.refIds.set(input, id);
-				}
-				return `#${id}`;
-			}
-			return "null";
-		}
-		return type;
-	}
-	/**
-	* Creates a cache key from input and config.
-	*
-	* @param input The input value.
-	* @param config The parse configuration.
-	*
-	* @returns The cache key.
-	*/
-	key(input, config$1 = {}) {
-		return `${this.stringify(input)}|${this.stringify(config$1.lang)}|${this.stringify(config$1.message)}|${this.stringify(config$1.abortEarly)}|${this.stringify(config$1.abortPipeEarly)}`;
-	}
-	/**
-	* Gets a value from the cache by key.
-	*
-	* @param key The cache key.
-	*
-	* @returns The cached value.
-	*/
-	get(key) {
-		if (!this.store) return void 0;
-		const entry = this.store.get(key);
-		if (!entry) return void 0;
-		if (this.hasMaxAge && Date.now() - entry[1] > this.maxAge) {
-			this.store.delete(key);
-			return;
-		}
-		this.store.delete(key);
-		this.store.set(key, entry);
-		return entry[0];
-	}
-	/**
-	* Sets a value in the cache by key.
-	*
-	* @param key The cache key.
-	* @param value The cached value.
-	*/
-	set(key, value$1) {
-		this.store ?? (this.store = /* @__PURE__ */ new Map());
-		this.store.delete(key);
-		const timestamp = this.hasMaxAge ? Date.now() : 0;
-		this.store.set(key, [value$1, timestamp]);
-		if (this.store.size > this.maxSize) this.store.delete(this.store.keys().next().value);
-	}
-	/**
-	* Clears all entries from the cache.
-	*/
-	clear() {
-		this.store?.clear();
-	}
-};
-
-//#endregion
-//#region src/methods/cache/cache.ts
-/* @__NO_SIDE_EFFECTS__ */
-function cache(schema, config$1) {
-	return _standardSchema({
-		...schema,
-		cacheConfig: config$1,
-		cache: new _LruCache(config$1),
-		"~run"(dataset, runConfig) {
-			const key = this.cache.key(dataset.value, runConfig);
-			let outputDataset = this.cache.get(key);
-			if (!outputDataset) this.cache.set(key, outputDataset = schema["~run"](dataset, runConfig));
-			return /* @__PURE__ */ _cloneDataset(outputDataset);
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/cache/cacheAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function cacheAsync(schema, config$1) {
-	let activeRuns;
-	return _standardSchema({
-		...schema,
-		async: true,
-		cacheConfig: config$1,
-		cache: new _LruCache(config$1),
-		async "~run"(dataset, runConfig) {
-			const key = this.cache.key(dataset.value, runConfig);
-			const cached = this.cache.get(key);
-			if (cached) return /* @__PURE__ */ _cloneDataset(cached);
-			let promise$1 = activeRuns?.get(key);
-			if (!promise$1) {
-				activeRuns ?? (activeRuns = /* @__PURE__ */ new Map());
-				promise$1 = Promise.resolve(schema["~run"](dataset, runConfig));
-				activeRuns.set(key, promise$1);
-			}
-			try {
-				const outputDataset = await promise$1;
-				this.cache.set(key, outputDataset);
-				return /* @__PURE__ */ _cloneDataset(outputDataset);
-			} finally {
-				activeRuns?.delete(key);
-			}
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/config/config.ts
-/**
-* Changes the local configuration of a schema.
-*
-* @param schema The schema to configure.
-* @param config The parse configuration.
-*
-* @returns The configured schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function config(schema, config$1) {
-	return _standardSchema({
-		...schema,
-		"~run"(dataset, config_) {
-			return schema["~run"](dataset, {
-				...config_,
-				...config$1
-			});
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/getFallback/getFallback.ts
-/**
-* Returns the fallback value of the schema.
-*
-* @param schema The schema to get it from.
-* @param dataset The output dataset if available.
-* @param config The config if available.
-*
-* @returns The fallback value.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getFallback(schema, dataset, config$1) {
-	return typeof schema.fallback === "function" ? schema.fallback(dataset, config$1) : schema.fallback;
-}
-
-//#endregion
-//#region src/methods/fallback/fallback.ts
-/**
-* Returns a fallback value as output if the input does not match the schema.
-*
-* @param schema The schema to catch.
-* @param fallback The fallback value.
-*
-* @returns The passed schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function fallback(schema, fallback$1) {
-	return _standardSchema({
-		...schema,
-		fallback: fallback$1,
-		"~run"(dataset, config$1) {
-			const outputDataset = schema["~run"](dataset, config$1);
-			return outputDataset.issues ? {
-				typed: true,
-				value: /* @__PURE__ */ getFallback(this, outputDataset, config$1)
-			} : outputDataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/fallback/fallbackAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function fallbackAsync(schema, fallback$1) {
-	return _standardSchema({
-		...schema,
-		fallback: fallback$1,
-		async: true,
-		async "~run"(dataset, config$1) {
-			const outputDataset = await schema["~run"](dataset, config$1);
-			return outputDataset.issues ? {
-				typed: true,
-				value: await /* @__PURE__ */ getFallback(this, outputDataset, config$1)
-			} : outputDataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/flatten/flatten.ts
-/* @__NO_SIDE_EFFECTS__ */
-function flatten(issues) {
-	const flatErrors = {};
-	for (const issue of issues) if (issue.path) {
-		const dotPath = /* @__PURE__ */ getDotPath(issue);
-		if (dotPath) {
-			if (!flatErrors.nested) flatErrors.nested = {};
-			if (Object.prototype.hasOwnProperty.call(flatErrors.nested, dotPath)) flatErrors.nested[dotPath].push(issue.message);
-			else flatErrors.nested[dotPath] = [issue.message];
-		} else if (flatErrors.other) flatErrors.other.push(issue.message);
-		else flatErrors.other = [issue.message];
-	} else if (flatErrors.root) flatErrors.root.push(issue.message);
-	else flatErrors.root = [issue.message];
-	return flatErrors;
-}
-
-//#endregion
-//#region src/methods/forward/forward.ts
-/**
-* Forwards the issues of the passed validation action.
-*
-* @param action The validation action.
-* @param path The path to forward the issues to.
-*
-* @returns The modified action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function forward(action, path) {
-	return {
-		...action,
-		"~run"(dataset, config$1) {
-			const prevIssues = dataset.issues && [...dataset.issues];
-			dataset = action["~run"](dataset, config$1);
-			if (dataset.issues) {
-				for (const issue of dataset.issues) if (!prevIssues?.includes(issue)) {
-					let pathInput = dataset.value;
-					for (const key of path) {
-						const pathValue = pathInput[key];
-						const pathItem = {
-							type: "unknown",
-							origin: "value",
-							input: pathInput,
-							key,
-							value: pathValue
-						};
-						if (issue.path) issue.path.push(pathItem);
-						else issue.path = [pathItem];
-						if (!pathValue) break;
-						pathInput = pathValue;
-					}
-				}
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/methods/forward/forwardAsync.ts
-/**
-* Forwards the issues of the passed validation action.
-*
-* @param action The validation action.
-* @param path The path to forward the issues to.
-*
-* @returns The modified action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function forwardAsync(action, path) {
-	return {
-		...action,
-		async: true,
-		async "~run"(dataset, config$1) {
-			const prevIssues = dataset.issues && [...dataset.issues];
-			dataset = await action["~run"](dataset, config$1);
-			if (dataset.issues) {
-				for (const issue of dataset.issues) if (!prevIssues?.includes(issue)) {
-					let pathInput = dataset.value;
-					for (const key of path) {
-						const pathValue = pathInput[key];
-						const pathItem = {
-							type: "unknown",
-							origin: "value",
-							input: pathInput,
-							key,
-							value: pathValue
-						};
-						if (issue.path) issue.path.push(pathItem);
-						else issue.path = [pathItem];
-						if (!pathValue) break;
-						pathInput = pathValue;
-					}
-				}
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/methods/getDefault/getDefault.ts
-/**
-* Returns the default value of the schema.
-*
-* @param schema The schema to get it from.
-* @param dataset The input dataset if available.
-* @param config The config if available.
-*
-* @returns The default value.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getDefault(schema, dataset, config$1) {
-	return typeof schema.default === "function" ? schema.default(dataset, config$1) : schema.default;
-}
-
-//#endregion
-//#region src/methods/getDefaults/getDefaults.ts
-/**
-* Returns the default values of the schema.
-*
-* Hint: The difference to `getDefault` is that for object and tuple schemas
-* this function recursively returns the default values of the subschemas
-* instead of `undefined`.
-*
-* @param schema The schema to get them from.
-*
-* @returns The default values.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getDefaults(schema) {
-	if ("entries" in schema) {
-		const object$1 = {};
-		for (const key in schema.entries) object$1[key] = /* @__PURE__ */ getDefaults(schema.entries[key]);
-		return object$1;
-	}
-	if ("items" in schema) return schema.items.map(getDefaults);
-	return /* @__PURE__ */ getDefault(schema);
-}
-
-//#endregion
-//#region src/methods/getDefaults/getDefaultsAsync.ts
-/**
-* Returns the default values of the schema.
-*
-* Hint: The difference to `getDefault` is that for object and tuple schemas
-* this function recursively returns the default values of the subschemas
-* instead of `undefined`.
-*
-* @param schema The schema to get them from.
-*
-* @returns The default values.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-async function getDefaultsAsync(schema) {
-	if ("entries" in schema) return Object.fromEntries(await Promise.all(Object.entries(schema.entries).map(async ([key, value$1]) => [key, await /* @__PURE__ */ getDefaultsAsync(value$1)])));
-	if ("items" in schema) return Promise.all(schema.items.map(getDefaultsAsync));
-	return /* @__PURE__ */ getDefault(schema);
-}
-
-//#endregion
-//#region src/methods/getDescription/getDescription.ts
-/**
-* Returns the description of the schema.
-*
-* If multiple descriptions are defined, the last one of the highest level is
-* returned. If no description is defined, `undefined` is returned.
-*
-* @param schema The schema to get the description from.
-*
-* @returns The description, if any.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getDescription(schema) {
-	return /* @__PURE__ */ _getLastMetadata(schema, "description");
-}
-
-//#endregion
-//#region src/methods/getExamples/getExamples.ts
-/**
-* Returns the examples of a schema.
-*
-* If multiple examples are defined, it concatenates them using depth-first
-* search. If no examples are defined, an empty array is returned.
-*
-* @param schema The schema to get the examples from.
-*
-* @returns The examples, if any.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getExamples(schema) {
-	const examples$1 = [];
-	function depthFirstCollect(schema$1) {
-		if ("pipe" in schema$1) {
-			for (const item of schema$1.pipe) if (item.kind === "schema" && "pipe" in item) depthFirstCollect(item);
-			else if (item.kind === "metadata" && item.type === "examples") for (const example of item.examples) examples$1.push(example);
-		}
-	}
-	depthFirstCollect(schema);
-	return examples$1;
-}
-
-//#endregion
-//#region src/methods/getFallbacks/getFallbacks.ts
-/**
-* Returns the fallback values of the schema.
-*
-* Hint: The difference to `getFallback` is that for object and tuple schemas
-* this function recursively returns the fallback values of the subschemas
-* instead of `undefined`.
-*
-* @param schema The schema to get them from.
-*
-* @returns The fallback values.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getFallbacks(schema) {
-	if ("entries" in schema) {
-		const object$1 = {};
-		for (const key in schema.entries) object$1[key] = /* @__PURE__ */ getFallbacks(schema.entries[key]);
-		return object$1;
-	}
-	if ("items" in schema) return schema.items.map(getFallbacks);
-	return /* @__PURE__ */ getFallback(schema);
-}
-
-//#endregion
-//#region src/methods/getFallbacks/getFallbacksAsync.ts
-/**
-* Returns the fallback values of the schema.
-*
-* Hint: The difference to `getFallback` is that for object and tuple schemas
-* this function recursively returns the fallback values of the subschemas
-* instead of `undefined`.
-*
-* @param schema The schema to get them from.
-*
-* @returns The fallback values.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-async function getFallbacksAsync(schema) {
-	if ("entries" in schema) return Object.fromEntries(await Promise.all(Object.entries(schema.entries).map(async ([key, value$1]) => [key, await /* @__PURE__ */ getFallbacksAsync(value$1)])));
-	if ("items" in schema) return Promise.all(schema.items.map(getFallbacksAsync));
-	return /* @__PURE__ */ getFallback(schema);
-}
-
-//#endregion
-//#region src/methods/getMetadata/getMetadata.ts
-/**
-* Returns the metadata of a schema.
-*
-* If multiple metadata are defined, it shallowly merges them using depth-first
-* search. If no metadata is defined, an empty object is returned.
-*
-* @param schema Schema to get the metadata from.
-*
-* @returns The metadata, if any.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getMetadata(schema) {
-	const result = {};
-	function depthFirstMerge(schema$1) {
-		if ("pipe" in schema$1) {
-			for (const item of schema$1.pipe) if (item.kind === "schema" && "pipe" in item) depthFirstMerge(item);
-			else if (item.kind === "metadata" && item.type === "metadata") Object.assign(result, item.metadata);
-		}
-	}
-	depthFirstMerge(schema);
-	return result;
-}
-
-//#endregion
-//#region src/methods/getTitle/getTitle.ts
-/**
-* Returns the title of the schema.
-*
-* If multiple titles are defined, the last one of the highest level is
-* returned. If no title is defined, `undefined` is returned.
-*
-* @param schema The schema to get the title from.
-*
-* @returns The title, if any.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getTitle(schema) {
-	return /* @__PURE__ */ _getLastMetadata(schema, "title");
-}
-
-//#endregion
-//#region src/methods/is/is.ts
-/**
-* Checks if the input matches the schema. By using a type predicate, this
-* function can be used as a type guard.
-*
-* @param schema The schema to be used.
-* @param input The input to be tested.
-*
-* @returns Whether the input matches the schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function is(schema, input) {
-	return !schema["~run"]({ value: input }, ABORT_EARLY_CONFIG).issues;
-}
-
-//#endregion
-//#region src/schemas/any/any.ts
-/**
-* Creates an any schema.
-*
-* Hint: This schema function exists only for completeness and is not
-* recommended in practice. Instead, `unknown` should be used to accept
-* unknown data.
-*
-* @returns An any schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function any() {
-	return _standardSchema({
-		kind: "schema",
-		type: "any",
-		reference: any,
-		expects: "any",
-		async: false,
-		"~run"(dataset) {
-			dataset.typed = true;
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/array/array.ts
-/* @__NO_SIDE_EFFECTS__ */
-function array(item, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "array",
-		reference: array,
-		expects: "Array",
-		async: false,
-		item,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < input.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.item["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/array/arrayAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function arrayAsync(item, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "array",
-		reference: arrayAsync,
-		expects: "Array",
-		async: true,
-		item,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const itemDatasets = await Promise.all(input.map((value$1) => this.item["~run"]({ value: value$1 }, config$1)));
-				for (let key = 0; key < itemDatasets.length; key++) {
-					const itemDataset = itemDatasets[key];
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: input[key]
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/bigint/bigint.ts
-/* @__NO_SIDE_EFFECTS__ */
-function bigint(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "bigint",
-		reference: bigint,
-		expects: "bigint",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "bigint") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/blob/blob.ts
-/* @__NO_SIDE_EFFECTS__ */
-function blob(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "blob",
-		reference: blob,
-		expects: "Blob",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof Blob) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/boolean/boolean.ts
-/* @__NO_SIDE_EFFECTS__ */
-function dist_boolean(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "boolean",
-		reference: dist_boolean,
-		expects: "boolean",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "boolean") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/custom/custom.ts
-/* @__NO_SIDE_EFFECTS__ */
-function custom(check$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "custom",
-		reference: custom,
-		expects: "unknown",
-		async: false,
-		check: check$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (this.check(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/custom/customAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function customAsync(check$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "custom",
-		reference: customAsync,
-		expects: "unknown",
-		async: true,
-		check: check$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (await this.check(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/date/date.ts
-/* @__NO_SIDE_EFFECTS__ */
-function date(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "date",
-		reference: date,
-		expects: "Date",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof Date) if (!isNaN(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1, { received: "\"Invalid Date\"" });
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/enum/enum.ts
-/* @__NO_SIDE_EFFECTS__ */
-function enum_(enum__, message$1) {
-	const options = [];
-	for (const key in enum__) if (`${+key}` !== key || typeof enum__[key] !== "string" || !Object.is(enum__[enum__[key]], +key)) options.push(enum__[key]);
-	return _standardSchema({
-		kind: "schema",
-		type: "enum",
-		reference: enum_,
-		expects: /* @__PURE__ */ _joinExpects(options.map(_stringify), "|"),
-		async: false,
-		enum: enum__,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (this.options.includes(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/exactOptional/exactOptional.ts
-/* @__NO_SIDE_EFFECTS__ */
-function exactOptional(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "exact_optional",
-		reference: exactOptional,
-		expects: wrapped.expects,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/exactOptional/exactOptionalAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function exactOptionalAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "exact_optional",
-		reference: exactOptionalAsync,
-		expects: wrapped.expects,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/file/file.ts
-/* @__NO_SIDE_EFFECTS__ */
-function file(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "file",
-		reference: file,
-		expects: "File",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof File) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/function/function.ts
-/* @__NO_SIDE_EFFECTS__ */
-function function_(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "function",
-		reference: function_,
-		expects: "Function",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "function") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/instance/instance.ts
-/* @__NO_SIDE_EFFECTS__ */
-function instance(class_, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "instance",
-		reference: instance,
-		expects: class_.name,
-		async: false,
-		class: class_,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof this.class) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/intersect/utils/_merge/_merge.ts
-/**
-* Merges two values into one single output.
-*
-* @param value1 First value.
-* @param value2 Second value.
-*
-* @returns The merge dataset.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _merge(value1, value2) {
-	if (typeof value1 === typeof value2) {
-		if (/* @__PURE__ */ _isSameValueZero(value1, value2) || value1 instanceof Date && value2 instanceof Date && /* @__PURE__ */ _isSameValueZero(+value1, +value2)) return { value: value1 };
-		if (value1 && value2 && value1.constructor === Object && value2.constructor === Object) {
-			const nextValue = {
-				...value1,
-				...value2
-			};
-			for (const key in value2) if (Object.prototype.hasOwnProperty.call(value1, key) && Object.prototype.hasOwnProperty.call(value2, key)) {
-				const dataset = /* @__PURE__ */ _merge(value1[key], value2[key]);
-				if (dataset.issue) return dataset;
-				nextValue[key] = dataset.value;
-			}
-			return { value: nextValue };
-		}
-		if (Array.isArray(value1) && Array.isArray(value2)) {
-			if (value1.length === value2.length) {
-				const nextValue = [...value1];
-				for (let index = 0; index < value1.length; index++) {
-					const dataset = /* @__PURE__ */ _merge(value1[index], value2[index]);
-					if (dataset.issue) return dataset;
-					nextValue[index] = dataset.value;
-				}
-				return { value: nextValue };
-			}
-		}
-	}
-	return { issue: true };
-}
-
-//#endregion
-//#region src/schemas/intersect/intersect.ts
-/* @__NO_SIDE_EFFECTS__ */
-function intersect(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "intersect",
-		reference: intersect,
-		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "&"),
-		async: false,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (this.options.length) {
-				const input = dataset.value;
-				let outputs;
-				dataset.typed = true;
-				for (const schema of this.options) {
-					const optionDataset = schema["~run"]({ value: input }, config$1);
-					if (optionDataset.issues) {
-						if (dataset.issues) for (const issue of optionDataset.issues) dataset.issues.push(issue);
-						else dataset.issues = optionDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!optionDataset.typed) dataset.typed = false;
-					if (dataset.typed) if (outputs) outputs.push(optionDataset.value);
-					else outputs = [optionDataset.value];
-				}
-				if (dataset.typed) {
-					dataset.value = outputs[0];
-					for (let index = 1; index < outputs.length; index++) {
-						const mergeDataset = /* @__PURE__ */ _merge(dataset.value, outputs[index]);
-						if (mergeDataset.issue) {
-							_addIssue(this, "type", dataset, config$1, { received: "unknown" });
-							break;
-						}
-						dataset.value = mergeDataset.value;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/intersect/intersectAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function intersectAsync(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "intersect",
-		reference: intersectAsync,
-		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "&"),
-		async: true,
-		options,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (this.options.length) {
-				const input = dataset.value;
-				let outputs;
-				dataset.typed = true;
-				const optionDatasets = await Promise.all(this.options.map((schema) => schema["~run"]({ value: input }, config$1)));
-				for (const optionDataset of optionDatasets) {
-					if (optionDataset.issues) {
-						if (dataset.issues) for (const issue of optionDataset.issues) dataset.issues.push(issue);
-						else dataset.issues = optionDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!optionDataset.typed) dataset.typed = false;
-					if (dataset.typed) if (outputs) outputs.push(optionDataset.value);
-					else outputs = [optionDataset.value];
-				}
-				if (dataset.typed) {
-					dataset.value = outputs[0];
-					for (let index = 1; index < outputs.length; index++) {
-						const mergeDataset = /* @__PURE__ */ _merge(dataset.value, outputs[index]);
-						if (mergeDataset.issue) {
-							_addIssue(this, "type", dataset, config$1, { received: "unknown" });
-							break;
-						}
-						dataset.value = mergeDataset.value;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/lazy/lazy.ts
-/**
-* Creates a lazy schema.
-*
-* @param getter The schema getter.
-*
-* @returns A lazy schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function lazy(getter) {
-	return _standardSchema({
-		kind: "schema",
-		type: "lazy",
-		reference: lazy,
-		expects: "unknown",
-		async: false,
-		getter,
-		"~run"(dataset, config$1) {
-			return this.getter(dataset.value)["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/lazy/lazyAsync.ts
-/**
-* Creates a lazy schema.
-*
-* @param getter The schema getter.
-*
-* @returns A lazy schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function lazyAsync(getter) {
-	return _standardSchema({
-		kind: "schema",
-		type: "lazy",
-		reference: lazyAsync,
-		expects: "unknown",
-		async: true,
-		getter,
-		async "~run"(dataset, config$1) {
-			return (await this.getter(dataset.value))["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/literal/literal.ts
-/* @__NO_SIDE_EFFECTS__ */
-function literal(literal_, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "literal",
-		reference: literal,
-		expects: /* @__PURE__ */ _stringify(literal_),
-		async: false,
-		literal: literal_,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (/* @__PURE__ */ _isSameValueZero(dataset.value, this.literal)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/looseObject/looseObject.ts
-/* @__NO_SIDE_EFFECTS__ */
-function looseObject(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "loose_object",
-		reference: looseObject,
-		expects: "Object",
-		async: false,
-		entries: entries$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const key in this.entries) {
-					const valueSchema = this.entries[key];
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
-						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: value$1
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
-					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-						_addIssue(this, "key", dataset, config$1, {
-							input: void 0,
-							expected: `"${key}"`,
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						if (config$1.abortEarly) break;
-					}
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) dataset.value[key] = input[key];
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/looseObject/looseObjectAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function looseObjectAsync(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "loose_object",
-		reference: looseObjectAsync,
-		expects: "Object",
-		async: true,
-		entries: entries$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
-						return [
-							key,
-							value$1,
-							valueSchema,
-							await valueSchema["~run"]({ value: value$1 }, config$1)
-						];
-					}
-					return [
-						key,
-						input[key],
-						valueSchema,
-						null
-					];
-				}));
-				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
-				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-					_addIssue(this, "key", dataset, config$1, {
-						input: void 0,
-						expected: `"${key}"`,
-						path: [{
-							type: "object",
-							origin: "key",
-							input,
-							key,
-							value: value$1
-						}]
-					});
-					if (config$1.abortEarly) break;
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) dataset.value[key] = input[key];
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/looseTuple/looseTuple.ts
-/* @__NO_SIDE_EFFECTS__ */
-function looseTuple(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "loose_tuple",
-		reference: looseTuple,
-		expects: "Array",
-		async: false,
-		items,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < this.items.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) dataset.value.push(input[key]);
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/looseTuple/looseTupleAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function looseTupleAsync(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "loose_tuple",
-		reference: looseTupleAsync,
-		expects: "Array",
-		async: true,
-		items,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
-					const value$1 = input[key];
-					return [
-						key,
-						value$1,
-						await item["~run"]({ value: value$1 }, config$1)
-					];
-				}));
-				for (const [key, value$1, itemDataset] of itemDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) dataset.value.push(input[key]);
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/map/map.ts
-/* @__NO_SIDE_EFFECTS__ */
-function map(key, value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "map",
-		reference: map,
-		expects: "Map",
-		async: false,
-		key,
-		value: value$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input instanceof Map) {
-				dataset.typed = true;
-				dataset.value = /* @__PURE__ */ new Map();
-				for (const [inputKey, inputValue] of input) {
-					const keyDataset = this.key["~run"]({ value: inputKey }, config$1);
-					if (keyDataset.issues) {
-						const pathItem = {
-							type: "map",
-							origin: "key",
-							input,
-							key: inputKey,
-							value: inputValue
-						};
-						for (const issue of keyDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = keyDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					const valueDataset = this.value["~run"]({ value: inputValue }, config$1);
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "map",
-							origin: "value",
-							input,
-							key: inputKey,
-							value: inputValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
-					dataset.value.set(keyDataset.value, valueDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/map/mapAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mapAsync(key, value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "map",
-		reference: mapAsync,
-		expects: "Map",
-		async: true,
-		key,
-		value: value$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input instanceof Map) {
-				dataset.typed = true;
-				dataset.value = /* @__PURE__ */ new Map();
-				const datasets = await Promise.all([...input].map(([inputKey, inputValue]) => Promise.all([
-					inputKey,
-					inputValue,
-					this.key["~run"]({ value: inputKey }, config$1),
-					this.value["~run"]({ value: inputValue }, config$1)
-				])));
-				for (const [inputKey, inputValue, keyDataset, valueDataset] of datasets) {
-					if (keyDataset.issues) {
-						const pathItem = {
-							type: "map",
-							origin: "key",
-							input,
-							key: inputKey,
-							value: inputValue
-						};
-						for (const issue of keyDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = keyDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "map",
-							origin: "value",
-							input,
-							key: inputKey,
-							value: inputValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
-					dataset.value.set(keyDataset.value, valueDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nan/nan.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nan(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nan",
-		reference: nan,
-		expects: "NaN",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (Number.isNaN(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/never/never.ts
-/* @__NO_SIDE_EFFECTS__ */
-function never(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "never",
-		reference: never,
-		expects: "never",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			_addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonNullable/nonNullable.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonNullable(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_nullable",
-		reference: nonNullable,
-		expects: "!null",
-		async: false,
-		wrapped,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value !== null) dataset = this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === null) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonNullable/nonNullableAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonNullableAsync(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_nullable",
-		reference: nonNullableAsync,
-		expects: "!null",
-		async: true,
-		wrapped,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (dataset.value !== null) dataset = await this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === null) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonNullish/nonNullish.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonNullish(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_nullish",
-		reference: nonNullish,
-		expects: "(!null & !undefined)",
-		async: false,
-		wrapped,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!(dataset.value === null || dataset.value === void 0)) dataset = this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === null || dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonNullish/nonNullishAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonNullishAsync(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_nullish",
-		reference: nonNullishAsync,
-		expects: "(!null & !undefined)",
-		async: true,
-		wrapped,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (!(dataset.value === null || dataset.value === void 0)) dataset = await this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === null || dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonOptional/nonOptional.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonOptional(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_optional",
-		reference: nonOptional,
-		expects: "!undefined",
-		async: false,
-		wrapped,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value !== void 0) dataset = this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonOptional/nonOptionalAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonOptionalAsync(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_optional",
-		reference: nonOptionalAsync,
-		expects: "!undefined",
-		async: true,
-		wrapped,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (dataset.value !== void 0) dataset = await this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/null/null.ts
-/* @__NO_SIDE_EFFECTS__ */
-function null_(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "null",
-		reference: null_,
-		expects: "null",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value === null) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nullable/nullable.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nullable(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nullable",
-		reference: nullable,
-		expects: `(${wrapped.expects} | null)`,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			if (dataset.value === null) {
-				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === null) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nullable/nullableAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nullableAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nullable",
-		reference: nullableAsync,
-		expects: `(${wrapped.expects} | null)`,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			if (dataset.value === null) {
-				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === null) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nullish/nullish.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nullish(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nullish",
-		reference: nullish,
-		expects: `(${wrapped.expects} | null | undefined)`,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			if (dataset.value === null || dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === null || dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nullish/nullishAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nullishAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nullish",
-		reference: nullishAsync,
-		expects: `(${wrapped.expects} | null | undefined)`,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			if (dataset.value === null || dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === null || dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/number/number.ts
-/* @__NO_SIDE_EFFECTS__ */
-function number(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "number",
-		reference: number,
-		expects: "number",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "number" && !isNaN(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/object/object.ts
-/* @__NO_SIDE_EFFECTS__ */
-function object(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "object",
-		reference: object,
-		expects: "Object",
-		async: false,
-		entries: entries$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const key in this.entries) {
-					const valueSchema = this.entries[key];
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
-						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: value$1
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
-					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-						_addIssue(this, "key", dataset, config$1, {
-							input: void 0,
-							expected: `"${key}"`,
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						if (config$1.abortEarly) break;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/object/objectAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function objectAsync(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "object",
-		reference: objectAsync,
-		expects: "Object",
-		async: true,
-		entries: entries$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
-						return [
-							key,
-							value$1,
-							valueSchema,
-							await valueSchema["~run"]({ value: value$1 }, config$1)
-						];
-					}
-					return [
-						key,
-						input[key],
-						valueSchema,
-						null
-					];
-				}));
-				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
-				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-					_addIssue(this, "key", dataset, config$1, {
-						input: void 0,
-						expected: `"${key}"`,
-						path: [{
-							type: "object",
-							origin: "key",
-							input,
-							key,
-							value: value$1
-						}]
-					});
-					if (config$1.abortEarly) break;
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/objectWithRest/objectWithRest.ts
-/* @__NO_SIDE_EFFECTS__ */
-function objectWithRest(entries$1, rest, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "object_with_rest",
-		reference: objectWithRest,
-		expects: "Object",
-		async: false,
-		entries: entries$1,
-		rest,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const key in this.entries) {
-					const valueSchema = this.entries[key];
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
-						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: value$1
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
-					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-						_addIssue(this, "key", dataset, config$1, {
-							input: void 0,
-							expected: `"${key}"`,
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						if (config$1.abortEarly) break;
-					}
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) {
-						const valueDataset = this.rest["~run"]({ value: input[key] }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: input[key]
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/objectWithRest/objectWithRestAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function objectWithRestAsync(entries$1, rest, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "object_with_rest",
-		reference: objectWithRestAsync,
-		expects: "Object",
-		async: true,
-		entries: entries$1,
-		rest,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const [normalDatasets, restDatasets] = await Promise.all([Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
-						return [
-							key,
-							value$1,
-							valueSchema,
-							await valueSchema["~run"]({ value: value$1 }, config$1)
-						];
-					}
-					return [
-						key,
-						input[key],
-						valueSchema,
-						null
-					];
-				})), Promise.all(Object.entries(input).filter(([key]) => /* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)).map(async ([key, value$1]) => [
-					key,
-					value$1,
-					await this.rest["~run"]({ value: value$1 }, config$1)
-				]))]);
-				for (const [key, value$1, valueSchema, valueDataset] of normalDatasets) if (valueDataset) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
-				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-					_addIssue(this, "key", dataset, config$1, {
-						input: void 0,
-						expected: `"${key}"`,
-						path: [{
-							type: "object",
-							origin: "key",
-							input,
-							key,
-							value: value$1
-						}]
-					});
-					if (config$1.abortEarly) break;
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (const [key, value$1, valueDataset] of restDatasets) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/optional/optional.ts
-/* @__NO_SIDE_EFFECTS__ */
-function optional(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "optional",
-		reference: optional,
-		expects: `(${wrapped.expects} | undefined)`,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			if (dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/optional/optionalAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function optionalAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "optional",
-		reference: optionalAsync,
-		expects: `(${wrapped.expects} | undefined)`,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			if (dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/picklist/picklist.ts
-/* @__NO_SIDE_EFFECTS__ */
-function picklist(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "picklist",
-		reference: picklist,
-		expects: /* @__PURE__ */ _joinExpects(options.map(_stringify), "|"),
-		async: false,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (this.options.includes(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/promise/promise.ts
-/* @__NO_SIDE_EFFECTS__ */
-function promise(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "promise",
-		reference: promise,
-		expects: "Promise",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof Promise) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/record/record.ts
-/* @__NO_SIDE_EFFECTS__ */
-function record(key, value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "record",
-		reference: record,
-		expects: "Object",
-		async: false,
-		key,
-		value: value$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const entryKey in input) if (/* @__PURE__ */ _isValidObjectKey(input, entryKey)) {
-					const entryValue = input[entryKey];
-					const keyDataset = this.key["~run"]({ value: entryKey }, config$1);
-					if (keyDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "key",
-							input,
-							key: entryKey,
-							value: entryValue
-						};
-						for (const issue of keyDataset.issues) {
-							issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = keyDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					const valueDataset = this.value["~run"]({ value: entryValue }, config$1);
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key: entryKey,
-							value: entryValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
-					if (keyDataset.typed) dataset.value[keyDataset.value] = valueDataset.value;
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/record/recordAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function recordAsync(key, value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "record",
-		reference: recordAsync,
-		expects: "Object",
-		async: true,
-		key,
-		value: value$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const datasets = await Promise.all(Object.entries(input).filter(([key$1]) => /* @__PURE__ */ _isValidObjectKey(input, key$1)).map(([entryKey, entryValue]) => Promise.all([
-					entryKey,
-					entryValue,
-					this.key["~run"]({ value: entryKey }, config$1),
-					this.value["~run"]({ value: entryValue }, config$1)
-				])));
-				for (const [entryKey, entryValue, keyDataset, valueDataset] of datasets) {
-					if (keyDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "key",
-							input,
-							key: entryKey,
-							value: entryValue
-						};
-						for (const issue of keyDataset.issues) {
-							issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = keyDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key: entryKey,
-							value: entryValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
-					if (keyDataset.typed) dataset.value[keyDataset.value] = valueDataset.value;
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/set/set.ts
-/* @__NO_SIDE_EFFECTS__ */
-function set(value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "set",
-		reference: set,
-		expects: "Set",
-		async: false,
-		value: value$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input instanceof Set) {
-				dataset.typed = true;
-				dataset.value = /* @__PURE__ */ new Set();
-				for (const inputValue of input) {
-					const valueDataset = this.value["~run"]({ value: inputValue }, config$1);
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "set",
-							origin: "value",
-							input,
-							key: null,
-							value: inputValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value.add(valueDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/set/setAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function setAsync(value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "set",
-		reference: setAsync,
-		expects: "Set",
-		async: true,
-		value: value$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input instanceof Set) {
-				dataset.typed = true;
-				dataset.value = /* @__PURE__ */ new Set();
-				const valueDatasets = await Promise.all([...input].map(async (inputValue) => [inputValue, await this.value["~run"]({ value: inputValue }, config$1)]));
-				for (const [inputValue, valueDataset] of valueDatasets) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "set",
-							origin: "value",
-							input,
-							key: null,
-							value: inputValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value.add(valueDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/strictObject/strictObject.ts
-/* @__NO_SIDE_EFFECTS__ */
-function strictObject(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "strict_object",
-		reference: strictObject,
-		expects: "Object",
-		async: false,
-		entries: entries$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const key in this.entries) {
-					const valueSchema = this.entries[key];
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
-						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: value$1
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
-					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-						_addIssue(this, "key", dataset, config$1, {
-							input: void 0,
-							expected: `"${key}"`,
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						if (config$1.abortEarly) break;
-					}
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (!Object.prototype.hasOwnProperty.call(this.entries, key)) {
-						_addIssue(this, "key", dataset, config$1, {
-							input: key,
-							expected: "never",
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						break;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/strictObject/strictObjectAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function strictObjectAsync(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "strict_object",
-		reference: strictObjectAsync,
-		expects: "Object",
-		async: true,
-		entries: entries$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
-						return [
-							key,
-							value$1,
-							valueSchema,
-							await valueSchema["~run"]({ value: value$1 }, config$1)
-						];
-					}
-					return [
-						key,
-						input[key],
-						valueSchema,
-						null
-					];
-				}));
-				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
-				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-					_addIssue(this, "key", dataset, config$1, {
-						input: void 0,
-						expected: `"${key}"`,
-						path: [{
-							type: "object",
-							origin: "key",
-							input,
-							key,
-							value: value$1
-						}]
-					});
-					if (config$1.abortEarly) break;
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (!Object.prototype.hasOwnProperty.call(this.entries, key)) {
-						_addIssue(this, "key", dataset, config$1, {
-							input: key,
-							expected: "never",
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						break;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/strictTuple/strictTuple.ts
-/* @__NO_SIDE_EFFECTS__ */
-function strictTuple(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "strict_tuple",
-		reference: strictTuple,
-		expects: "Array",
-		async: false,
-		items,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < this.items.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!(dataset.issues && config$1.abortEarly) && this.items.length < input.length) _addIssue(this, "type", dataset, config$1, {
-					input: input[this.items.length],
-					expected: "never",
-					path: [{
-						type: "array",
-						origin: "value",
-						input,
-						key: this.items.length,
-						value: input[this.items.length]
-					}]
-				});
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/strictTuple/strictTupleAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function strictTupleAsync(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "strict_tuple",
-		reference: strictTupleAsync,
-		expects: "Array",
-		async: true,
-		items,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
-					const value$1 = input[key];
-					return [
-						key,
-						value$1,
-						await item["~run"]({ value: value$1 }, config$1)
-					];
-				}));
-				for (const [key, value$1, itemDataset] of itemDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!(dataset.issues && config$1.abortEarly) && this.items.length < input.length) _addIssue(this, "type", dataset, config$1, {
-					input: input[this.items.length],
-					expected: "never",
-					path: [{
-						type: "array",
-						origin: "value",
-						input,
-						key: this.items.length,
-						value: input[this.items.length]
-					}]
-				});
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/string/string.ts
-/* @__NO_SIDE_EFFECTS__ */
-function string(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "string",
-		reference: string,
-		expects: "string",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "string") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/symbol/symbol.ts
-/* @__NO_SIDE_EFFECTS__ */
-function symbol(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "symbol",
-		reference: symbol,
-		expects: "symbol",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "symbol") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/tuple/tuple.ts
-/* @__NO_SIDE_EFFECTS__ */
-function tuple(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "tuple",
-		reference: tuple,
-		expects: "Array",
-		async: false,
-		items,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < this.items.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/tuple/tupleAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function tupleAsync(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "tuple",
-		reference: tupleAsync,
-		expects: "Array",
-		async: true,
-		items,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
-					const value$1 = input[key];
-					return [
-						key,
-						value$1,
-						await item["~run"]({ value: value$1 }, config$1)
-					];
-				}));
-				for (const [key, value$1, itemDataset] of itemDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/tupleWithRest/tupleWithRest.ts
-/* @__NO_SIDE_EFFECTS__ */
-function tupleWithRest(items, rest, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "tuple_with_rest",
-		reference: tupleWithRest,
-		expects: "Array",
-		async: false,
-		items,
-		rest,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < this.items.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.rest["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/tupleWithRest/tupleWithRestAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function tupleWithRestAsync(items, rest, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "tuple_with_rest",
-		reference: tupleWithRestAsync,
-		expects: "Array",
-		async: true,
-		items,
-		rest,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const [normalDatasets, restDatasets] = await Promise.all([Promise.all(this.items.map(async (item, key) => {
-					const value$1 = input[key];
-					return [
-						key,
-						value$1,
-						await item["~run"]({ value: value$1 }, config$1)
-					];
-				})), Promise.all(input.slice(this.items.length).map(async (value$1, key) => {
-					return [
-						key + this.items.length,
-						value$1,
-						await this.rest["~run"]({ value: value$1 }, config$1)
-					];
-				}))]);
-				for (const [key, value$1, itemDataset] of normalDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (const [key, value$1, itemDataset] of restDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/undefined/undefined.ts
-/* @__NO_SIDE_EFFECTS__ */
-function undefined_(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "undefined",
-		reference: undefined_,
-		expects: "undefined",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value === void 0) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/undefinedable/undefinedable.ts
-/* @__NO_SIDE_EFFECTS__ */
-function undefinedable(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "undefinedable",
-		reference: undefinedable,
-		expects: `(${wrapped.expects} | undefined)`,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			if (dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/undefinedable/undefinedableAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function undefinedableAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "undefinedable",
-		reference: undefinedableAsync,
-		expects: `(${wrapped.expects} | undefined)`,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			if (dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/union/utils/_subIssues/_subIssues.ts
-/**
-* Returns the sub issues of the provided datasets for the union issue.
-*
-* @param datasets The datasets.
-*
-* @returns The sub issues.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _subIssues(datasets) {
-	let issues;
-	if (datasets) for (const dataset of datasets) if (issues) for (const issue of dataset.issues) issues.push(issue);
-	else issues = dataset.issues;
-	return issues;
-}
-
-//#endregion
-//#region src/schemas/union/union.ts
-/* @__NO_SIDE_EFFECTS__ */
-function union(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "union",
-		reference: union,
-		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "|"),
-		async: false,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			let validDataset;
-			let typedDatasets;
-			let untypedDatasets;
-			for (const schema of this.options) {
-				const optionDataset = schema["~run"]({ value: dataset.value }, config$1);
-				if (optionDataset.typed) if (optionDataset.issues) if (typedDatasets) typedDatasets.push(optionDataset);
-				else typedDatasets = [optionDataset];
-				else {
-					validDataset = optionDataset;
-					break;
-				}
-				else if (untypedDatasets) untypedDatasets.push(optionDataset);
-				else untypedDatasets = [optionDataset];
-			}
-			if (validDataset) return validDataset;
-			if (typedDatasets) {
-				if (typedDatasets.length === 1) return typedDatasets[0];
-				_addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(typedDatasets) });
-				dataset.typed = true;
-			} else if (untypedDatasets?.length === 1) return untypedDatasets[0];
-			else _addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(untypedDatasets) });
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/union/unionAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function unionAsync(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "union",
-		reference: unionAsync,
-		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "|"),
-		async: true,
-		options,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			let validDataset;
-			let typedDatasets;
-			let untypedDatasets;
-			for (const schema of this.options) {
-				const optionDataset = await schema["~run"]({ value: dataset.value }, config$1);
-				if (optionDataset.typed) if (optionDataset.issues) if (typedDatasets) typedDatasets.push(optionDataset);
-				else typedDatasets = [optionDataset];
-				else {
-					validDataset = optionDataset;
-					break;
-				}
-				else if (untypedDatasets) untypedDatasets.push(optionDataset);
-				else untypedDatasets = [optionDataset];
-			}
-			if (validDataset) return validDataset;
-			if (typedDatasets) {
-				if (typedDatasets.length === 1) return typedDatasets[0];
-				_addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(typedDatasets) });
-				dataset.typed = true;
-			} else if (untypedDatasets?.length === 1) return untypedDatasets[0];
-			else _addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(untypedDatasets) });
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/unknown/unknown.ts
-/**
-* Creates a unknown schema.
-*
-* @returns A unknown schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function unknown() {
-	return _standardSchema({
-		kind: "schema",
-		type: "unknown",
-		reference: unknown,
-		expects: "unknown",
-		async: false,
-		"~run"(dataset) {
-			dataset.typed = true;
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/variant/variant.ts
-/* @__NO_SIDE_EFFECTS__ */
-function variant(key, options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "variant",
-		reference: variant,
-		expects: "Object",
-		async: false,
-		key,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				let outputDataset;
-				let maxDiscriminatorPriority = 0;
-				let invalidDiscriminatorKey = this.key;
-				let expectedDiscriminators = [];
-				const parseOptions = (variant$1, allKeys) => {
-					for (const schema of variant$1.options) {
-						if (schema.type === "variant") parseOptions(schema, new Set(allKeys).add(schema.key));
-						else {
-							let keysAreValid = true;
-							let currentPriority = 0;
-							for (const currentKey of allKeys) {
-								const discriminatorSchema = schema.entries[currentKey];
-								if (currentKey in input ? discriminatorSchema["~run"]({
-									typed: false,
-									value: input[currentKey]
-								}, ABORT_EARLY_CONFIG).issues : discriminatorSchema.type !== "exact_optional" && discriminatorSchema.type !== "optional" && discriminatorSchema.type !== "nullish") {
-									keysAreValid = false;
-									if (invalidDiscriminatorKey !== currentKey && (maxDiscriminatorPriority < currentPriority || maxDiscriminatorPriority === currentPriority && currentKey in input && !(invalidDiscriminatorKey in input))) {
-										maxDiscriminatorPriority = currentPriority;
-										invalidDiscriminatorKey = currentKey;
-										expectedDiscriminators = [];
-									}
-									if (invalidDiscriminatorKey === currentKey) expectedDiscriminators.push(schema.entries[currentKey].expects);
-									break;
-								}
-								currentPriority++;
-							}
-							if (keysAreValid) {
-								const optionDataset = schema["~run"]({ value: input }, config$1);
-								if (!outputDataset || !outputDataset.typed && optionDataset.typed) outputDataset = optionDataset;
-							}
-						}
-						if (outputDataset && !outputDataset.issues) break;
-					}
-				};
-				parseOptions(this, new Set([this.key]));
-				if (outputDataset) return outputDataset;
-				_addIssue(this, "type", dataset, config$1, {
-					input: input[invalidDiscriminatorKey],
-					expected: /* @__PURE__ */ _joinExpects(expectedDiscriminators, "|"),
-					path: [{
-						type: "object",
-						origin: "value",
-						input,
-						key: invalidDiscriminatorKey,
-						value: input[invalidDiscriminatorKey]
-					}]
-				});
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/variant/variantAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function variantAsync(key, options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "variant",
-		reference: variantAsync,
-		expects: "Object",
-		async: true,
-		key,
-		options,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				let outputDataset;
-				let maxDiscriminatorPriority = 0;
-				let invalidDiscriminatorKey = this.key;
-				let expectedDiscriminators = [];
-				const parseOptions = async (variant$1, allKeys) => {
-					for (const schema of variant$1.options) {
-						if (schema.type === "variant") await parseOptions(schema, new Set(allKeys).add(schema.key));
-						else {
-							let keysAreValid = true;
-							let currentPriority = 0;
-							for (const currentKey of allKeys) {
-								const discriminatorSchema = schema.entries[currentKey];
-								if (currentKey in input ? (await discriminatorSchema["~run"]({
-									typed: false,
-									value: input[currentKey]
-								}, ABORT_EARLY_CONFIG)).issues : discriminatorSchema.type !== "exact_optional" && discriminatorSchema.type !== "optional" && discriminatorSchema.type !== "nullish") {
-									keysAreValid = false;
-									if (invalidDiscriminatorKey !== currentKey && (maxDiscriminatorPriority < currentPriority || maxDiscriminatorPriority === currentPriority && currentKey in input && !(invalidDiscriminatorKey in input))) {
-										maxDiscriminatorPriority = currentPriority;
-										invalidDiscriminatorKey = currentKey;
-										expectedDiscriminators = [];
-									}
-									if (invalidDiscriminatorKey === currentKey) expectedDiscriminators.push(schema.entries[currentKey].expects);
-									break;
-								}
-								currentPriority++;
-							}
-							if (keysAreValid) {
-								const optionDataset = await schema["~run"]({ value: input }, config$1);
-								if (!outputDataset || !outputDataset.typed && optionDataset.typed) outputDataset = optionDataset;
-							}
-						}
-						if (outputDataset && !outputDataset.issues) break;
-					}
-				};
-				await parseOptions(this, new Set([this.key]));
-				if (outputDataset) return outputDataset;
-				_addIssue(this, "type", dataset, config$1, {
-					input: input[invalidDiscriminatorKey],
-					expected: /* @__PURE__ */ _joinExpects(expectedDiscriminators, "|"),
-					path: [{
-						type: "object",
-						origin: "value",
-						input,
-						key: invalidDiscriminatorKey,
-						value: input[invalidDiscriminatorKey]
-					}]
-				});
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/void/void.ts
-/* @__NO_SIDE_EFFECTS__ */
-function void_(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "void",
-		reference: void_,
-		expects: "void",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value === void 0) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/keyof/keyof.ts
-/* @__NO_SIDE_EFFECTS__ */
-function keyof(schema, message$1) {
-	return /* @__PURE__ */ picklist(Object.keys(schema.entries), message$1);
-}
-
-//#endregion
-//#region src/methods/message/message.ts
-/**
-* Changes the local message configuration of a schema.
-*
-* @param schema The schema to configure.
-* @param message_ The error message.
-*
-* @returns The configured schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function message(schema, message_) {
-	return _standardSchema({
-		...schema,
-		"~run"(dataset, config$1) {
-			return schema["~run"](dataset, {
-				...config$1,
-				message: message_
-			});
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/omit/omit.ts
-/**
-* Creates a modified copy of an object schema that does not contain the
-* selected entries.
-*
-* @param schema The schema to omit from.
-* @param keys The selected entries.
-*
-* @returns An object schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function omit(schema, keys) {
-	const entries$1 = { ...schema.entries };
-	for (const key of keys) delete entries$1[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/parse/parse.ts
-/**
-* Parses an unknown input based on a schema.
-*
-* @param schema The schema to be used.
-* @param input The input to be parsed.
-* @param config The parse configuration.
-*
-* @returns The parsed input.
-*/
-function parse(schema, input, config$1) {
-	const dataset = schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
-	if (dataset.issues) throw new ValiError(dataset.issues);
-	return dataset.value;
-}
-
-//#endregion
-//#region src/methods/parse/parseAsync.ts
-/**
-* Parses an unknown input based on a schema.
-*
-* @param schema The schema to be used.
-* @param input The input to be parsed.
-* @param config The parse configuration.
-*
-* @returns The parsed input.
-*/
-async function parseAsync(schema, input, config$1) {
-	const dataset = await schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
-	if (dataset.issues) throw new ValiError(dataset.issues);
-	return dataset.value;
-}
-
-//#endregion
-//#region src/methods/parser/parser.ts
-/* @__NO_SIDE_EFFECTS__ */
-function parser(schema, config$1) {
-	const func = (input) => parse(schema, input, config$1);
-	func.schema = schema;
-	func.config = config$1;
-	return func;
-}
-
-//#endregion
-//#region src/methods/parser/parserAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function parserAsync(schema, config$1) {
-	const func = (input) => parseAsync(schema, input, config$1);
-	func.schema = schema;
-	func.config = config$1;
-	return func;
-}
-
-//#endregion
-//#region src/methods/partial/partial.ts
-/* @__NO_SIDE_EFFECTS__ */
-function partial(schema, keys) {
-	const entries$1 = {};
-	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ optional(schema.entries[key]) : schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/partial/partialAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function partialAsync(schema, keys) {
-	const entries$1 = {};
-	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ optionalAsync(schema.entries[key]) : schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/pick/pick.ts
-/**
-* Creates a modified copy of an object schema that contains only the selected
-* entries.
-*
-* @param schema The schema to pick from.
-* @param keys The selected entries.
-*
-* @returns An object schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function pick(schema, keys) {
-	const entries$1 = {};
-	for (const key of keys) entries$1[key] = schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/pipe/pipe.ts
-/* @__NO_SIDE_EFFECTS__ */
-function pipe(...pipe$1) {
-	return _standardSchema({
-		...pipe$1[0],
-		pipe: pipe$1,
-		"~run"(dataset, config$1) {
-			for (const item of pipe$1) if (item.kind !== "metadata") {
-				if (dataset.issues && (item.kind === "schema" || item.kind === "transformation")) {
-					dataset.typed = false;
-					break;
-				}
-				if (!dataset.issues || !config$1.abortEarly && !config$1.abortPipeEarly) dataset = item["~run"](dataset, config$1);
-			}
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/pipe/pipeAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function pipeAsync(...pipe$1) {
-	return _standardSchema({
-		...pipe$1[0],
-		pipe: pipe$1,
-		async: true,
-		async "~run"(dataset, config$1) {
-			for (const item of pipe$1) if (item.kind !== "metadata") {
-				if (dataset.issues && (item.kind === "schema" || item.kind === "transformation")) {
-					dataset.typed = false;
-					break;
-				}
-				if (!dataset.issues || !config$1.abortEarly && !config$1.abortPipeEarly) dataset = await item["~run"](dataset, config$1);
-			}
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/required/required.ts
-/* @__NO_SIDE_EFFECTS__ */
-function required(schema, arg2, arg3) {
-	const keys = Array.isArray(arg2) ? arg2 : void 0;
-	const message$1 = Array.isArray(arg2) ? arg3 : arg2;
-	const entries$1 = {};
-	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ nonOptional(schema.entries[key], message$1) : schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/required/requiredAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function requiredAsync(schema, arg2, arg3) {
-	const keys = Array.isArray(arg2) ? arg2 : void 0;
-	const message$1 = Array.isArray(arg2) ? arg3 : arg2;
-	const entries$1 = {};
-	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ nonOptionalAsync(schema.entries[key], message$1) : schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/safeParse/safeParse.ts
-/**
-* Parses an unknown input based on a schema.
-*
-* @param schema The schema to be used.
-* @param input The input to be parsed.
-* @param config The parse configuration.
-*
-* @returns The parse result.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function safeParse(schema, input, config$1) {
-	const dataset = schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
-	return {
-		typed: dataset.typed,
-		success: !dataset.issues,
-		output: dataset.value,
-		issues: dataset.issues
-	};
-}
-
-//#endregion
-//#region src/methods/safeParse/safeParseAsync.ts
-/**
-* Parses an unknown input based on a schema.
-*
-* @param schema The schema to be used.
-* @param input The input to be parsed.
-* @param config The parse configuration.
-*
-* @returns The parse result.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-async function safeParseAsync(schema, input, config$1) {
-	const dataset = await schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
-	return {
-		typed: dataset.typed,
-		success: !dataset.issues,
-		output: dataset.value,
-		issues: dataset.issues
-	};
-}
-
-//#endregion
-//#region src/methods/safeParser/safeParser.ts
-/* @__NO_SIDE_EFFECTS__ */
-function safeParser(schema, config$1) {
-	const func = (input) => /* @__PURE__ */ safeParse(schema, input, config$1);
-	func.schema = schema;
-	func.config = config$1;
-	return func;
-}
-
-//#endregion
-//#region src/methods/safeParser/safeParserAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function safeParserAsync(schema, config$1) {
-	const func = (input) => /* @__PURE__ */ safeParseAsync(schema, input, config$1);
-	func.schema = schema;
-	func.config = config$1;
-	return func;
-}
-
-//#endregion
-//#region src/methods/summarize/summarize.ts
-/**
-* Summarize the error messages of issues in a pretty-printable multi-line string.
-*
-* @param issues The list of issues.
-*
-* @returns A summary of the issues.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function summarize(issues) {
-	let summary = "";
-	for (const issue of issues) {
-		if (summary) summary += "\n";
-		summary += `× ${issue.message}`;
-		const dotPath = /* @__PURE__ */ getDotPath(issue);
-		if (dotPath) summary += `\n  → at ${dotPath}`;
-	}
-	return summary;
-}
-
-//#endregion
-//#region src/methods/unwrap/unwrap.ts
-/**
-* Unwraps the wrapped schema.
-*
-* @param schema The schema to be unwrapped.
-*
-* @returns The unwrapped schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function unwrap(schema) {
-	return schema.wrapped;
-}
-
-//#endregion
-
-// EXTERNAL MODULE: ./lib/errors.js
-var errors = __nccwpck_require__(452);
-;// CONCATENATED MODULE: ./lib/json.js
-
-function readJson(schema, json) {
-    const text = typeof json === 'string' ? json : decode(json);
-    const parsed = text === undefined ? undefined : json_parseJson(text);
-    if (parsed === undefined)
-        return { ok: false, problem: 'it is not JSON' };
-    if (typeof parsed === 'string')
-        return { ok: false, problem: parsed };
-    const { success, output, issues } = safeParse(schema, parsed.value, { abortEarly: true });
-    if (success)
-        return { ok: true, value: output };
-    const [issue] = issues;
-    const place = getDotPath(issue);
-    const problem = issue.message.replace(/ but received .*$/s, '');
-    return { ok: false, problem, ...(place !== null && { place }) };
-}
-const DEPTH_LIMIT = 100;
-const VALUES_LIMIT = 1_000_000;
-function decode(bytes) {
-    try {
-        return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-    }
-    catch {
-        return undefined;
-    }
-}
-function json_parseJson(text) {
-    const { depth, values } = measure(text);
-    if (depth > DEPTH_LIMIT)
-        return `it is nested more than ${DEPTH_LIMIT} levels deep`;
-    if (values > VALUES_LIMIT)
-        return `it has more than ${VALUES_LIMIT} values`;
-    try {
-        return { value: JSON.parse(text) };
-    }
-    catch {
-        return undefined;
-    }
-}
-function measure(text) {
-    let depth = 0;
-    let deepest = 0;
-    let values = 1;
-    for (let at = 0; at < text.length; at++) {
-        switch (text.charCodeAt(at)) {
-            case QUOTE:
-                at = endOfString(text, at);
-                break;
-            case OPEN_BRACKET:
-            case OPEN_BRACE:
-                deepest = Math.max(deepest, ++depth);
-                values++;
-                break;
-            case COMMA:
-                values++;
-                break;
-            case CLOSE_BRACKET:
-            case CLOSE_BRACE:
-                depth--;
-        }
-    }
-    return { depth: deepest, values };
-}
-function endOfString(text, start) {
-    let at = start + 1;
-    while (at < text.length && text.charCodeAt(at) !== QUOTE)
-        at += text.charCodeAt(at) === BACKSLASH ? 2 : 1;
-    return at;
-}
-const QUOTE = 0x22;
-const BACKSLASH = 0x5c;
-const COMMA = 0x2c;
-const OPEN_BRACKET = 0x5b;
-const CLOSE_BRACKET = 0x5d;
-const OPEN_BRACE = 0x7b;
-const CLOSE_BRACE = 0x7d;
-
-// EXTERNAL MODULE: ./lib/text.js
-var lib_text = __nccwpck_require__(68804);
-;// CONCATENATED MODULE: ./lib/oci/platform.js
-
-const NO_PLATFORM = { os: 'unknown', architecture: 'unknown' };
-const WORD_LENGTH = 64;
-const WORD = pipe(string(), maxLength(WORD_LENGTH, `is longer than ${WORD_LENGTH} characters`), regex(/^[A-Za-z0-9._-]*$/, 'has characters that no platform has'));
-const PLATFORM = object({ os: WORD, architecture: WORD, variant: optional(WORD) });
-function formatPlatform(platform) {
-    return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/');
-}
-function byPlatform(one, other) {
-    return (compareText(formatPlatform(one.platform), formatPlatform(other.platform)) || compareText(one.digest, other.digest));
-}
-function compareText(one, other) {
-    return one < other ? -1 : one > other ? 1 : 0;
-}
-function platformKey(platform) {
-    return formatPlatform(withImpliedVariant(platform));
-}
-function samePlatform(one, other) {
-    return platformKey(one) === platformKey(other);
-}
-const IMPLIED_VARIANT = new Map([
-    ['arm64', 'v8'],
-    ['arm', 'v7'],
-    ['amd64', 'v1'],
-]);
-function withImpliedVariant(platform) {
-    return { ...platform, variant: platform.variant || IMPLIED_VARIANT.get(platform.architecture) };
-}
-function fits(actual, wanted) {
-    if (!actual.variant || !wanted.variant)
-        return actual.os === wanted.os && actual.architecture === wanted.architecture;
-    return samePlatform(actual, wanted);
-}
-
-// EXTERNAL MODULE: external "node:crypto"
-var external_node_crypto_ = __nccwpck_require__(77598);
-;// CONCATENATED MODULE: ./lib/oci/reference.js
-
-
-
-const HUB = 'docker.io';
-const HUB_ALIASES = new Set(['index.docker.io', 'registry-1.docker.io']);
-const HOST = /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(?::[0-9]+)?$/;
-const PATH = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$/;
-const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/;
-function parseReference(text) {
-    if (/^[a-z]+:\/\//i.test(text))
-        throw new errors/* FormatError */.IF({ message: `"${text}" is a URL; remove "${schemeOf(text)}"` });
-    const [beforeDigest = '', digest, ...more] = text.split('@');
-    if (more.length > 0 || (digest !== undefined && !isDigest(digest)))
-        throw new errors/* FormatError */.IF({ message: `"${text}": what follows "@" must be sha256: and 64 hexadecimal digits` });
-    const colon = beforeDigest.lastIndexOf(':');
-    const tagged = colon > beforeDigest.lastIndexOf('/');
-    const repository = parseName(tagged ? beforeDigest.slice(0, colon) : beforeDigest, text);
-    const tag = tagged ? beforeDigest.slice(colon + 1) : undefined;
-    if (tag !== undefined && !isTag(tag))
-        throw new errors/* FormatError */.IF({ message: `"${text}": ${tagProblem(tag)}` });
-    return { repository, ...(tag !== undefined && { tag }), ...(digest !== undefined && { digest }) };
-}
-function isReference(text) {
-    try {
-        parseReference(text);
-        return true;
-    }
-    catch {
-        return false;
-    }
-}
-function formatRepository(repository) {
-    return `${repository.host}/${repository.path}`;
-}
-function formatReference({ repository, tag, digest }) {
-    return `${formatRepository(repository)}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
-}
-function sameRepository(one, other) {
-    return one.host === other.host && one.path === other.path;
-}
-function isTag(text) {
-    return TAG.test(text);
-}
-function tagProblem(text) {
-    if (text === '')
-        return 'a tag must not be empty';
-    if (text.length > 128)
-        return `the tag "${text}" has ${text.length} characters, at most 128 are allowed`;
-    return `"${text}" is not a tag: a tag consists of letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"`;
-}
-function parseName(name, whole) {
-    const slash = name.indexOf('/');
-    if (slash === -1 && /\.|^localhost$/.test(name))
-        throw new errors/* FormatError */.IF({
-            message: `"${whole}" is not an image name: there is nothing after the host`,
-            hint: `Add the name of the image: ${whole}/owner/app. For an image on Docker Hub, write the full name: docker.io/library/${name}.`,
-        });
-    const first = slash === -1 ? '' : name.slice(0, slash);
-    const hosted = first === 'localhost' || /[.:]/.test(first);
-    const host = hosted ? first : HUB;
-    const rest = hosted ? name.slice(slash + 1) : name;
-    const canonicalHost = HUB_ALIASES.has(host) ? HUB : host;
-    const path = canonicalHost === HUB && rest !== '' && !rest.includes('/') ? `library/${rest}` : rest;
-    if (!HOST.test(host) || !URL.canParse(`https://${host}/`))
-        throw new errors/* FormatError */.IF({ message: `"${whole}": "${host}" is not a host name` });
-    if (!PATH.test(path))
-        throw new errors/* FormatError */.IF({ message: `"${whole}" is not an image name: ${pathProblem(rest)}` });
-    if (path.length > 255)
-        throw new errors/* FormatError */.IF({ message: `"${whole}": an image name has at most 255 characters` });
-    return { host: canonicalHost, path };
-}
-function pathProblem(path) {
+const LOG_LIMIT = 256 * 1024;
+const OUTPUT_LIMIT = 16 * 1024 * 1024;
+const LINGER = 10_000;
+async function runCommand(program, args, { trust, shown = false, echo = true, input, variables, timeoutMs, silenceMs, onOutput, lingerMs = LINGER, }) {
+    const path = await (0,_actions_io__WEBPACK_IMPORTED_MODULE_0__/* .which */ .K7)(program);
     if (path === '')
-        return 'there is nothing after the host';
-    const odd = path.match(/[^a-z0-9._/-]/);
-    if (odd)
-        return `it can't contain "${odd[0]}"`;
-    return 'each part between slashes begins and ends with a lower-case letter or a digit, with ".", "_", "__" or "-" between them';
-}
-function schemeOf(text) {
-    return text.slice(0, text.indexOf('://') + 3);
-}
-const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/;
-function isDigest(text) {
-    return DIGEST_PATTERN.test(text);
-}
-function shortDigest(digest) {
-    return digest.slice('sha256:'.length, 'sha256:'.length + 12);
-}
-function digestOf(bytes) {
-    return `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex')}`;
-}
-const DIGEST = custom((value) => typeof value === 'string' && isDigest(value), 'is not a sha256 digest');
-
-;// CONCATENATED MODULE: ./lib/oci/manifest.js
-
-
-
-
-
-
-function isAttestation({ platform }) {
-    return platform?.os === NO_PLATFORM.os;
-}
-function isAttestationOf(entry, image) {
-    return isAttestation(entry) && entry.annotations?.['vnd.docker.reference.digest'] === image;
-}
-function parseManifest(bytes, mediaType, name) {
-    const type = mediaTypeOf(bytes, mediaType, name);
-    if (isIndexType(type)) {
-        const index = parseDocument(INDEX, bytes, name, 'image index');
-        return {
-            kind: 'index',
-            mediaType: type,
-            manifests: index.manifests.map(toDescriptor),
-            annotations: index.annotations ?? {},
-        };
-    }
-    const { config, layers, annotations } = parseDocument(MANIFEST, bytes, name, 'image manifest');
-    return {
-        kind: 'manifest',
-        mediaType: type,
-        config: toDescriptor(config),
-        layers: layers.map(toDescriptor),
-        annotations: annotations ?? {},
-    };
-}
-const STRINGS = nullish(record(string(), string()));
-const DESCRIPTOR = object({
-    mediaType: string(),
-    digest: DIGEST,
-    size: pipe(number(), safeInteger(), minValue(0)),
-    annotations: STRINGS,
-    artifactType: optional(string()),
-    platform: nullish(PLATFORM),
-});
-const MANIFEST = object({ config: DESCRIPTOR, layers: array(DESCRIPTOR), annotations: STRINGS });
-const INDEX = object({ manifests: array(DESCRIPTOR), annotations: STRINGS });
-const TYPED = object({
-    mediaType: optional(string()),
-    manifests: optional(unknown()),
-    config: optional(unknown()),
-    layers: optional(unknown()),
-});
-function toDescriptor({ annotations, platform, ...rest }) {
-    return { ...rest, ...(annotations && { annotations }), ...(platform && { platform }) };
-}
-function mediaTypeOf(bytes, contentType, name) {
-    const sent = contentType.split(';')[0]?.trim().toLowerCase() ?? '';
-    const document = parseDocument(TYPED, bytes, name, 'image manifest');
-    const own = document.mediaType;
-    const type = isManifestOrIndexType(sent) ? sent : own;
-    if (type === undefined || !isManifestOrIndexType(type))
-        throw new errors/* FormatError */.IF({ message: `${name} is not an image: its media type is "${(0,lib_text/* sanitizeLine */.g$)(own ?? sent)}"` });
-    if (own !== undefined && own !== type)
-        throw new errors/* FormatError */.IF({
-            message: `${name} contradicts itself: it was sent as "${sent}", but its mediaType is "${(0,lib_text/* sanitizeLine */.g$)(own)}"`,
-        });
-    const hasImage = document.config !== undefined || document.layers !== undefined;
-    if (isIndexType(type) ? hasImage : document.manifests !== undefined)
-        throw new errors/* FormatError */.IF({ message: `${name} contradicts itself: it has the fields of both a manifest and an index` });
-    return type;
-}
-function isManifestOrIndexType(mediaType) {
-    return isIndexType(mediaType) || isManifestType(mediaType);
-}
-function parseDocument(schema, bytes, name, kind) {
-    const read = readJson(schema, bytes);
-    if (read.ok)
-        return read.value;
-    const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`;
-    throw new errors/* FormatError */.IF({ message: `${name} is not a valid ${kind}: ${(0,lib_text/* sanitizeLine */.g$)(problem)}` });
-}
-function composeIndex(entries, annotations = {}) {
-    const index = {
-        schemaVersion: 2,
-        mediaType: OCI_INDEX,
-        manifests: entries.toSorted(byPlatform).map(serializeEntry),
-        ...serializeAnnotations(annotations),
-    };
-    return new TextEncoder().encode(JSON.stringify(index, undefined, 2));
-}
-function composeDockerList(entries) {
-    const manifests = entries.toSorted(byPlatform).map((entry) => serializeEntry({ ...entry, annotations: {} }));
-    return new TextEncoder().encode(JSON.stringify({ schemaVersion: 2, mediaType: DOCKER_INDEX, manifests }, undefined, 2));
-}
-function serializeEntry({ mediaType, digest, size, platform, annotations = {} }) {
-    const { os, architecture, variant } = platform;
-    return {
-        mediaType,
-        digest,
-        size,
-        platform: { architecture, os, ...(variant && { variant }) },
-        ...serializeAnnotations(annotations),
-    };
-}
-function serializeAnnotations(annotations) {
-    const keys = Object.keys(annotations).sort();
-    return keys.length === 0 ? {} : { annotations: Object.fromEntries(keys.map((key) => [key, annotations[key]])) };
-}
-function parseConfig(bytes, name) {
-    const config = parseDocument(CONFIG, bytes, name, 'image config');
-    return {
-        os: config.os,
-        architecture: config.architecture,
-        ...(config.variant && { variant: config.variant }),
-        diffIds: config.rootfs.diff_ids,
-        labels: config.config?.Labels ?? {},
-        created: config.created ?? undefined,
-        comments: (config.history ?? []).filter((one) => !one.empty_layer).map(({ comment }) => comment),
-    };
-}
-const CONFIG = object({
-    ...PLATFORM.entries,
-    config: nullish(object({ Labels: STRINGS })),
-    created: fallback(nullish(string()), undefined),
-    rootfs: object({ diff_ids: array(DIGEST) }),
-    history: fallback(nullish(array(object({ comment: optional(string()), empty_layer: optional(dist_boolean()) }))), []),
-});
-const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
-const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
-const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
-const DOCKER_INDEX = 'application/vnd.docker.distribution.manifest.list.v2+json';
-const MANIFEST_TYPES = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX];
-function isIndexType(mediaType) {
-    return mediaType === OCI_INDEX || mediaType === DOCKER_INDEX;
-}
-function isManifestType(mediaType) {
-    return mediaType === OCI_MANIFEST || mediaType === DOCKER_MANIFEST;
-}
-const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json';
-const LAYER_FORMATS = ['gzip', 'zstd'];
-function isLayerFormat(text) {
-    return LAYER_FORMATS.some((format) => format === text);
-}
-function layerType(format) {
-    return `application/vnd.oci.image.layer.v1.tar+${format}`;
-}
-function layerFormat(mediaType) {
-    if (mediaType === 'application/vnd.docker.image.rootfs.diff.tar.gzip')
-        return 'gzip';
-    return LAYER_FORMATS.find((format) => mediaType === layerType(format));
-}
-function isForeignLayer(mediaType) {
-    return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.');
-}
-const EMPTY_CONFIG = Buffer.from('{}');
-
-;// CONCATENATED MODULE: ./lib/actions/advice.js
-
-
-function adviceFor(error, mode) {
-    const { host, problem, code, status, mediaType } = error;
-    switch (problem) {
-        case 'no-credentials':
-            return `Log in before this step:\n${loginStep(host)}\n${permissions(host, mode)}`.trimEnd();
-        case 'wrong-credentials':
-            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}${withoutLogin(host, mode)}`;
-        case 'refused-login':
-            return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}${withoutLogin(host, mode)}\nIf they are correct, the login has no access to this repository. ${permissions(host, mode) || accessTo(mode)}`;
-        case 'refused-fallback':
-            return `${permissions(host, mode)}
-If you set \`token\`, check that it is valid and may access packages. To log in with other credentials, add before this step:
-${loginStep(host)}`;
-        case 'tag-exists':
-            return mode === 'merge' ? REMOVE_TAG : OTHER_TAG;
-        case 'unsupported-type':
-            return adviseType(mediaType);
-        case 'read-only':
-            return `Push to the registry itself, not to a mirror or proxy cache. If ${host} is the registry itself, ask its operator to allow pushes.`;
-        case 'denied':
-            return permissions(host, mode) || accessTo(mode);
-        case 'unreachable':
-            return `Check that "${host}" is the address of the registry and that the runner can reach it. Set a proxy in HTTPS_PROXY and NO_PROXY. Plain HTTP is used only for localhost.`;
-        case 'untrusted-certificate':
-            return "Set the environment variable NODE_EXTRA_CA_CERTS, for the job or the runner, to a file with the certificate of your certificate authority. Certificate checks can't be turned off.";
-        case 'rate-limited':
-            return 'Log in before this step, because rate limits are higher for authenticated requests. Or run this job again later.';
-        case 'not-found':
-            return code === 'NAME_UNKNOWN'
-                ? 'Create the repository in the registry first. This registry does not create repositories automatically.'
-                : 'Run this job again: the registry may need some seconds to return what was pushed. If that does not help, check the name, and that the login has read access.';
-        case 'doubtful':
-            return unexpectedResponse(host);
-        case 'other':
-            if (status === undefined)
-                return undefined;
-            if (status < 400)
-                return unexpectedResponse(host);
-            return status >= 500 || status === 408
-                ? 'The registry has an internal error. Run this job again later.'
-                : `Run this job again. If that does not help, ask the operator of ${host} what the response means.`;
-    }
-}
-function adviceForDisk({ problem, folder }) {
-    switch (problem) {
-        case 'full':
-            return `${MORE_SPACE} Then re-run this job.`;
-        case 'read-only':
-            return `Make ${folder} writable. Then re-run this job.`;
-        case 'denied':
-            return `Let the runner's user write to ${folder}. Then re-run this job.`;
-        case 'missing':
-            return `Create ${folder} before this step. Then re-run this job.`;
-        case 'too-many-files':
-            return `${MORE_FILES} Then re-run this job.`;
-        case 'other':
-            return 'Re-run this job.';
-    }
-}
-function accessTo(mode) {
-    return `Give the login ${mode === 'verify' ? 'read' : 'write'} access to the repository.`;
-}
-const OTHER_TAG = `Push the image by digest only, which is all that merge needs:
-  tag: ""
-Or ${UNIQUE_TAG}`;
-const REMOVE_TAG = 'Remove this tag from `tags`, or delete it in the registry if it may be replaced. Then run this job again.';
-function adviseType(mediaType = '') {
-    const registry = 'Push OCI manifests. In the build steps, remove `push-with: docker` or set:\n  push-with: registry';
-    if (mediaType.includes('docker'))
-        return registry;
-    if (mediaType !== OCI_INDEX)
-        return `Update the registry. If it supports only Docker's types, let Docker push:\n  push-with: docker`;
-    return `${registry}\nIf the registry supports only Docker's types, update it, or set \`push-with: docker\` in all build steps and remove \`annotations\` from the merge.`;
-}
-function unexpectedResponse(host) {
-    return `Run this job again. If that does not help, check whether a proxy in front of ${host} changes or replaces its responses.`;
-}
-function withoutLogin(host, mode) {
-    if (host !== 'ghcr.io')
-        return '';
-    const except = mode === 'build' ? ', except with `push-with: docker`' : '';
-    return `\nOr remove the login step: on github.com, this step then uses the token of the job${except}.`;
-}
-function permissions(host, mode) {
-    if (host !== 'ghcr.io')
-        return '';
-    if (mode === 'verify')
-        return READ_PERMISSIONS;
-    return `Give the token of the job write access to packages:
-  permissions:
-    contents: read
-    packages: write
-If the package exists already, also give this repository the role "Write" in the package settings, under "Manage Actions access".
-In pull requests from forks and from Dependabot, the token is read-only. Set in this step:
-  push: \${{ github.event_name != 'pull_request' }}`;
-}
-const READ_PERMISSIONS = `Give the token of the job read access to packages:
-  permissions:
-    contents: read
-    packages: read
-For a package of another repository, also give this repository the role "Read" in the package settings, under "Manage Actions access".`;
-
-;// CONCATENATED MODULE: ./lib/actions/artifacts.js
-
-
-
-
-const LIST = object({ subjects: array(object({ name: string() })) });
-async function declareArtifacts(references, { GITHUB_ARTIFACTS: file, GITHUB_ARTIFACTS_LIST: list }) {
-    if (!file || references.length === 0)
-        return [];
-    const declared = await readDeclared(list);
-    const fresh = references.filter((reference) => !declared.has(reference.replace(/@.*$/, '')));
-    try {
-        await (0,promises_.appendFile)(file, fresh.map((reference) => `oci://${reference}\n`).join(''));
-        return [];
-    }
-    catch (error) {
-        return [`Can't declare the published image in ${file}: ${(0,errors/* firstLine */.TM)(error)}. The step has succeeded.`];
-    }
-}
-async function readDeclared(list) {
-    const text = list ? await (0,promises_.readFile)(list).catch(() => Buffer.alloc(0)) : Buffer.alloc(0);
-    const read = readJson(LIST, text);
-    return new Set(read.ok ? read.value.subjects.map(({ name }) => name) : []);
-}
-
-// EXTERNAL MODULE: ./lib/actions/cancel.js
-var cancel = __nccwpck_require__(77849);
-// EXTERNAL MODULE: ./lib/actions/log.js
-var log = __nccwpck_require__(1633);
-// EXTERNAL MODULE: external "node:fs"
-var external_node_fs_ = __nccwpck_require__(73024);
-;// CONCATENATED MODULE: ./lib/nix/system.js
-
-const PLATFORMS = new Map(Object.entries({
-    'x86_64-linux': { os: 'linux', architecture: 'amd64' },
-    'aarch64-linux': { os: 'linux', architecture: 'arm64' },
-    'armv7l-linux': { os: 'linux', architecture: 'arm', variant: 'v7' },
-    'armv6l-linux': { os: 'linux', architecture: 'arm', variant: 'v6' },
-    'i686-linux': { os: 'linux', architecture: '386' },
-    'powerpc64le-linux': { os: 'linux', architecture: 'ppc64le' },
-    'riscv64-linux': { os: 'linux', architecture: 'riscv64' },
-    's390x-linux': { os: 'linux', architecture: 's390x' },
-}));
-const SYSTEMS = [...PLATFORMS.keys()];
-function platformOf(system) {
-    const platform = PLATFORMS.get(system);
-    if (platform !== undefined)
-        return platform;
-    const linux = system.replace(/-darwin$/, '-linux');
-    if (linux !== system)
-        throw new errors/* NixError */.Yq({
-            message: `The system "${system}" is macOS, but containers run Linux`,
-            hint: `Build for ${linux} on a Linux runner:\n  runs-on: ${hostedRunner(linux) ?? ANY_RUNNER}\n  with:\n    system: ${linux}`,
-        });
-    throw new errors/* NixError */.Yq({
-        message: `Images can't be built for the system "${system}"`,
-        hint: `Use one of ${[...PLATFORMS.keys()].join(', ')}.`,
+        return undefined;
+    if (echo)
+        printCommand(shown, path, args);
+    const output = (0,_output_js__WEBPACK_IMPORTED_MODULE_5__/* .collectOutput */ .Up)(OUTPUT_LIMIT);
+    const log = (0,_output_js__WEBPACK_IMPORTED_MODULE_5__/* .keepTail */ .G9)(LOG_LIMIT);
+    const outputLines = shown === true ? (0,_output_js__WEBPACK_IMPORTED_MODULE_5__/* .splitLines */ .uz)(printPlain) : undefined;
+    const errorLines = shown === false ? undefined : (0,_output_js__WEBPACK_IMPORTED_MODULE_5__/* .splitLines */ .uz)(shown === true ? printPlain : shown);
+    const activity = typeof shown === 'function' ? undefined : (0,_log_js__WEBPACK_IMPORTED_MODULE_1__/* .startActivity */ .CL)(`${program} ${args[0] ?? ''}`.trim());
+    const stdin = input === undefined ? 'ignore' : 'pipe';
+    const { process: child, exited } = (0,_child_js__WEBPACK_IMPORTED_MODULE_4__/* .startChild */ .v0)(path, args, trust, stdin, variables);
+    const silence = limitSilence(silenceMs, () => (0,_child_js__WEBPACK_IMPORTED_MODULE_4__/* .endGroup */ .N4)(child));
+    const closed = Promise.withResolvers();
+    child?.once('close', () => closed.resolve());
+    child?.stdout?.on('data', (chunk) => {
+        activity?.progress();
+        silence.progress();
+        onOutput?.(chunk.toString('utf8'));
+        outputLines?.write(chunk);
+        if (!output.add(chunk))
+            (0,_child_js__WEBPACK_IMPORTED_MODULE_4__/* .endGroup */ .N4)(child);
     });
-}
-const ANY_RUNNER = 'ubuntu-24.04';
-const HOSTED = new Map([
-    ['x86_64-linux', ANY_RUNNER],
-    ['i686-linux', ANY_RUNNER],
-    ['aarch64-linux', 'ubuntu-24.04-arm'],
-]);
-function hostedRunner(system) {
-    return HOSTED.get(system);
-}
-function systemOf(platform) {
-    const { os, architecture, variant } = platform;
-    const candidates = [...PLATFORMS].filter(([, one]) => one.os === os && one.architecture === architecture);
-    const exact = candidates.find(([, one]) => one.variant === variant);
-    const [first] = candidates.filter(([, one]) => variant === undefined || one.variant === undefined);
-    return (exact ?? first)?.[0];
-}
-const PROCESSORS = new Map([
-    ...['x64', 'amd64', 'x86_64'].map((name) => [name, 'x86_64']),
-    ...['arm64', 'aarch64'].map((name) => [name, 'aarch64']),
-    ...['arm', 'armv7', 'armv7l'].map((name) => [name, 'armv7l']),
-    ...['armv6', 'armv6l'].map((name) => [name, 'armv6l']),
-    ...['x86', '386', 'i386', 'i686', 'ia32'].map((name) => [name, 'i686']),
-    ...['ppc64', 'ppc64le', 'powerpc64le'].map((name) => [name, 'powerpc64le']),
-    ['riscv64', 'riscv64'],
-    ['s390x', 's390x'],
-]);
-function runnerSystem(os, reported, own) {
-    const processor = PROCESSORS.get(reported.toLowerCase()) ?? PROCESSORS.get(own) ?? own;
-    return `${processor}-${os.toLowerCase().replace('macos', 'darwin')}`;
-}
-
-// EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
-var io = __nccwpck_require__(88701);
-;// CONCATENATED MODULE: ./lib/log.js
-const activities = new Set();
-function startActivity(message) {
-    const activity = { message, lastProgress: performance.now() };
-    activities.add(activity);
+    child?.stderr?.on('data', (chunk) => {
+        activity?.progress();
+        silence.progress();
+        errorLines?.write(chunk);
+        log.add(chunk);
+    });
+    child?.stdin?.end(input);
+    const timeout = timeoutMs === undefined ? undefined : setTimeout(() => (0,_child_js__WEBPACK_IMPORTED_MODULE_4__/* .endGroup */ .N4)(child), timeoutMs);
+    const { code, error } = await exited;
+    clearTimeout(timeout);
+    silence.end();
+    if (child?.pid !== undefined)
+        await (0,_cancellation_js__WEBPACK_IMPORTED_MODULE_3__/* .waitUpTo */ .ob)(lingerMs, closed.promise);
+    if (trust !== 'everything')
+        (0,_child_js__WEBPACK_IMPORTED_MODULE_4__/* .endGroup */ .N4)(child);
+    child?.stdout?.destroy();
+    child?.stderr?.destroy();
+    activity?.end();
+    outputLines?.end();
+    errorLines?.end();
+    if (error !== undefined)
+        log.add(Buffer.from(`${error}\n`));
+    if (output.full)
+        log.add(Buffer.from(`\n${program} wrote more than ${OUTPUT_LIMIT} bytes to its standard output.\n`));
     return {
-        progress() {
-            activity.lastProgress = performance.now();
-        },
-        end: () => void activities.delete(activity),
+        exitCode: output.full ? 125 : code,
+        stdout: output.read().toString('utf8'),
+        log: (0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .withoutEscapes */ .Lx)(log.read().toString('utf8')).replaceAll('\r', ''),
+        stalled: silence.exceeded(),
     };
 }
-const REPORT_INTERVAL = 30_000;
-async function withProgress(log, message, work, state) {
-    const started = performance.now();
-    const timer = setInterval(() => {
-        const seconds = Math.round((performance.now() - started) / 1000);
-        log.info(`Still ${message} after ${seconds} s${state === undefined ? '' : `: ${state()}`}`);
-    }, REPORT_INTERVAL);
-    timer.unref();
-    try {
-        return await work();
-    }
-    finally {
-        clearInterval(timer);
-    }
+function limitSilence(limit, onSilence) {
+    let exceeded = false;
+    const stall = () => {
+        exceeded = true;
+        onSilence();
+    };
+    const timer = limit === undefined ? undefined : setTimeout(stall, limit);
+    return { progress: () => void timer?.refresh(), exceeded: () => exceeded, end: () => clearTimeout(timer) };
 }
-function reportSilence(info, interval = REPORT_INTERVAL) {
-    const reported = new WeakMap();
-    const timer = setInterval(() => {
-        const now = performance.now();
-        for (const activity of activities) {
-            const since = Math.max(activity.lastProgress, reported.get(activity) ?? 0);
-            if (now - since < interval)
-                continue;
-            reported.set(activity, now);
-            const seconds = Math.round((now - activity.lastProgress) / 1000);
-            info(`Still waiting for ${activity.message}: no progress for ${seconds} s`);
-        }
-    }, interval / 12);
-    timer.unref();
-    return () => clearInterval(timer);
+function printCommand(shown, path, args) {
+    if (shown !== false)
+        (0,_output_js__WEBPACK_IMPORTED_MODULE_5__/* .printLine */ .wi)(`[command]${[path, ...args].join(' ')}`);
+}
+function printPlain(line) {
+    (0,_output_js__WEBPACK_IMPORTED_MODULE_5__/* .printLine */ .wi)((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .withoutHidden */ .P)((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .withoutEscapes */ .Lx)(line)));
 }
 
-// EXTERNAL MODULE: ./lib/process/cancellation.js
-var cancellation = __nccwpck_require__(91254);
-// EXTERNAL MODULE: ./lib/process/child.js
-var process_child = __nccwpck_require__(88211);
-// EXTERNAL MODULE: external "node:string_decoder"
-var external_node_string_decoder_ = __nccwpck_require__(46193);
-// EXTERNAL MODULE: ./lib/secrets.js
-var secrets = __nccwpck_require__(80150);
-;// CONCATENATED MODULE: ./lib/process/output.js
+
+/***/ }),
+
+/***/ 18209:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   EO: () => (/* binding */ runGit),
+/* harmony export */   jh: () => (/* binding */ isCommitId),
+/* harmony export */   zy: () => (/* binding */ readHead)
+/* harmony export */ });
+/* harmony import */ var _command_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(67892);
+
+async function runGit(folder, args) {
+    const result = await (0,_command_js__WEBPACK_IMPORTED_MODULE_0__/* .runCommand */ .d)('git', ['-c', 'safe.directory=*', '-C', folder, ...args], { trust: 'nix' });
+    return result?.exitCode === 0 ? result.stdout.trim() : undefined;
+}
+async function readHead(folder) {
+    const commit = (await runGit(folder, ['rev-parse', '--verify', 'HEAD'])) ?? '';
+    return isCommitId(commit) ? commit : undefined;
+}
+function isCommitId(text) {
+    return /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(text);
+}
+
+
+/***/ }),
+
+/***/ 95732:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   G9: () => (/* binding */ keepTail),
+/* harmony export */   Up: () => (/* binding */ collectOutput),
+/* harmony export */   _E: () => (/* binding */ redirectLines),
+/* harmony export */   uz: () => (/* binding */ splitLines),
+/* harmony export */   wi: () => (/* binding */ printLine)
+/* harmony export */ });
+/* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(48161);
+/* harmony import */ var node_string_decoder__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(46193);
+/* harmony import */ var _secrets_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(80150);
 
 
 
+let writeLine = (line) => void process.stdout.write(`${line}${node_os__WEBPACK_IMPORTED_MODULE_0__.EOL}`);
+function redirectLines(write) {
+    writeLine = write;
+}
 function printLine(line) {
-    process.stdout.write(`${(0,secrets/* withoutSecrets */.c)(line)}${external_node_os_.EOL}`);
+    writeLine((0,_secrets_js__WEBPACK_IMPORTED_MODULE_2__/* .withoutSecrets */ .c)(line));
 }
 function collectOutput(limit) {
     let kept = Buffer.alloc(1024);
@@ -54708,7 +48598,7 @@ function keepTail(limit) {
 }
 const LINE_LIMIT = 256 * 1024;
 function splitLines(onLine) {
-    const decoder = new external_node_string_decoder_.StringDecoder('utf8');
+    const decoder = new node_string_decoder__WEBPACK_IMPORTED_MODULE_1__.StringDecoder('utf8');
     let rest = '';
     const add = (text) => {
         const [first = '', ...more] = text.split('\n');
@@ -54731,153 +48621,187 @@ function splitLines(onLine) {
     };
 }
 
-;// CONCATENATED MODULE: ./lib/process/command.js
 
+/***/ }),
 
+/***/ 61288:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
-
-
-
-const LOG_LIMIT = 256 * 1024;
-const OUTPUT_LIMIT = 16 * 1024 * 1024;
-const LINGER = 10_000;
-async function runCommand(program, args, { trust, shown = false, echo = true, input, variables, timeoutMs, silenceMs, onOutput, lingerMs = LINGER, }) {
-    const path = await (0,io/* which */.K7)(program);
-    if (path === '')
-        return undefined;
-    if (echo)
-        printCommand(shown, path, args);
-    const output = collectOutput(OUTPUT_LIMIT);
-    const log = keepTail(LOG_LIMIT);
-    const outputLines = shown === true ? splitLines(printPlain) : undefined;
-    const errorLines = shown === false ? undefined : splitLines(shown === true ? printPlain : shown);
-    const activity = typeof shown === 'function' ? undefined : startActivity(`${program} ${args[0] ?? ''}`.trim());
-    const stdin = input === undefined ? 'ignore' : 'pipe';
-    const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, stdin, variables);
-    const silence = limitSilence(silenceMs, () => (0,process_child/* endGroup */.N4)(child));
-    const closed = Promise.withResolvers();
-    child?.once('close', () => closed.resolve());
-    child?.stdout?.on('data', (chunk) => {
-        activity?.progress();
-        silence.progress();
-        onOutput?.(chunk.toString('utf8'));
-        outputLines?.write(chunk);
-        if (!output.add(chunk))
-            (0,process_child/* endGroup */.N4)(child);
-    });
-    child?.stderr?.on('data', (chunk) => {
-        activity?.progress();
-        silence.progress();
-        errorLines?.write(chunk);
-        log.add(chunk);
-    });
-    child?.stdin?.end(input);
-    const timeout = timeoutMs === undefined ? undefined : setTimeout(() => (0,process_child/* endGroup */.N4)(child), timeoutMs);
-    const { code, error } = await exited;
-    clearTimeout(timeout);
-    silence.end();
-    if (child?.pid !== undefined)
-        await (0,cancellation/* waitUpTo */.ob)(lingerMs, closed.promise);
-    if (trust !== 'everything')
-        (0,process_child/* endGroup */.N4)(child);
-    child?.stdout?.destroy();
-    child?.stderr?.destroy();
-    activity?.end();
-    outputLines?.end();
-    errorLines?.end();
-    if (error !== undefined)
-        log.add(Buffer.from(`${error}\n`));
-    if (output.full)
-        log.add(Buffer.from(`\n${program} wrote more than ${OUTPUT_LIMIT} bytes to its standard output.\n`));
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   P: () => (/* binding */ currentProgress),
+/* harmony export */   o: () => (/* binding */ startMeter)
+/* harmony export */ });
+const meters = new Set();
+function startMeter(work, unit) {
+    let current = { work, unit, done: 0, total: 0 };
+    meters.add(current);
     return {
-        exitCode: output.full ? 125 : code,
-        stdout: output.read().toString('utf8'),
-        log: (0,lib_text/* withoutEscapes */.Lx)(log.read().toString('utf8')).replaceAll('\r', ''),
-        stalled: silence.exceeded(),
+        update(done, total) {
+            if (!meters.delete(current))
+                return;
+            current = { ...current, done, total };
+            meters.add(current);
+        },
+        end: () => void meters.delete(current),
     };
 }
-function limitSilence(limit, onSilence) {
-    let exceeded = false;
-    const stall = () => {
-        exceeded = true;
-        onSilence();
-    };
-    const timer = limit === undefined ? undefined : setTimeout(stall, limit);
-    return { progress: () => void timer?.refresh(), exceeded: () => exceeded, end: () => clearTimeout(timer) };
-}
-function printCommand(shown, path, args) {
-    if (shown !== false)
-        printLine(`[command]${[path, ...args].join(' ')}`);
-}
-function printPlain(line) {
-    printLine((0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(line)));
+function currentProgress() {
+    return [...meters].filter(({ total }) => total > 0).at(-1);
 }
 
-;// CONCATENATED MODULE: ./lib/process/git.js
 
-async function readHead(folder) {
-    const args = ['-c', 'safe.directory=*', '-C', folder, 'rev-parse', '--verify', 'HEAD'];
-    const result = await runCommand('git', args, { trust: 'nix' });
-    const commit = result?.exitCode === 0 ? result.stdout.trim() : '';
-    return isCommitId(commit) ? commit : undefined;
-}
-function isCommitId(text) {
-    return /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(text);
-}
+/***/ }),
 
-;// CONCATENATED MODULE: ./lib/context.js
+/***/ 82472:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Hh: () => (/* binding */ parseRecord),
+/* harmony export */   MY: () => (/* binding */ isVariant),
+/* harmony export */   Om: () => (/* binding */ serializeRecord),
+/* harmony export */   YU: () => (/* binding */ sameJob),
+/* harmony export */   _0: () => (/* binding */ replacedBy)
+/* harmony export */ });
+/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_9__ = __nccwpck_require__(77934);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(452);
+/* harmony import */ var _json_js__WEBPACK_IMPORTED_MODULE_8__ = __nccwpck_require__(16413);
+/* harmony import */ var _nix_flake_lock_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(57988);
+/* harmony import */ var _nix_store_path_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(13756);
+/* harmony import */ var _nix_system_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(15294);
+/* harmony import */ var _oci_manifest_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(44360);
+/* harmony import */ var _oci_platform_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(17122);
+/* harmony import */ var _oci_reference_js__WEBPACK_IMPORTED_MODULE_6__ = __nccwpck_require__(23940);
+/* harmony import */ var _process_git_js__WEBPACK_IMPORTED_MODULE_7__ = __nccwpck_require__(18209);
 
 
 
 
 
 
-function ownSystem(env) {
-    return runnerSystem(env.RUNNER_OS || 'Linux', env.RUNNER_ARCH ?? '', process.arch);
+
+
+
+
+function replaces(later, earlier) {
+    if (later.run.id !== earlier.run.id || later.run.attempt <= earlier.run.attempt)
+        return false;
+    if (later.digest === earlier.digest)
+        return true;
+    const sameInputs = sameJob(later, earlier) && later.job.inputs === earlier.job.inputs;
+    return sameInputs && (later.storePath === earlier.storePath || later.revision === earlier.revision);
 }
-function commitOfRun({ revision, pullRequestHead }) {
-    return pullRequestHead ?? revision;
+function replacedBy(later, earlier) {
+    const replaced = earlier.filter((one) => replaces(later, one));
+    const attempts = Map.groupBy(replaced, ({ run }) => run.attempt);
+    const contested = [...attempts.values()].some((some) => new Set(some.map(({ digest }) => digest)).size > 1);
+    return contested ? replaced.filter(({ digest }) => digest === later.digest) : replaced;
 }
-function readWorkflow(env) {
-    return {
-        run: { id: env.GITHUB_RUN_ID ?? '', attempt: Number(env.GITHUB_RUN_ATTEMPT) || 1 },
-        job: env.GITHUB_JOB ?? '',
-        revision: env.GITHUB_SHA ?? '',
-        pullRequestHead: readPullRequestHead(env),
-        repository: env.GITHUB_REPOSITORY ?? '',
-        source: env.GITHUB_SERVER_URL && env.GITHUB_REPOSITORY ? `${env.GITHUB_SERVER_URL}/${env.GITHUB_REPOSITORY}` : '',
-        api: env.GITHUB_API_URL ?? '',
-        tempFolder: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
-        runnerSystem: ownSystem(env),
-        identity: readIdentitySource(env),
-    };
+function sameJob({ job: one }, { job: other }) {
+    return one.id === other.id && one.total === other.total && one.index === other.index;
 }
-function readIdentitySource(env) {
-    const { ACTIONS_ID_TOKEN_REQUEST_URL: url = '', ACTIONS_ID_TOKEN_REQUEST_TOKEN: token = '' } = env;
-    return URL.canParse(url) && token !== '' ? { url: new URL(url), token } : undefined;
+function isVariant(text) {
+    return /^[a-z0-9._-]{1,64}$/.test(text);
 }
-const PULL_REQUEST_EVENT = object({ pull_request: object({ head: object({ sha: string() }) }) });
-function readPullRequestHead({ GITHUB_EVENT_NAME: name, GITHUB_EVENT_PATH: file }) {
-    if (!name?.match(/^pull_request(_review|_review_comment)?$/) || !file)
-        return undefined;
+function serializeRecord(record) {
+    return JSON.stringify(record);
+}
+function parseRecord(text, origin) {
+    const result = (0,_json_js__WEBPACK_IMPORTED_MODULE_8__/* .readJson */ .V)(RECORD, text);
+    if (!result.ok) {
+        const { place, problem } = result;
+        throw invalidRecord(origin, place === undefined ? problem : `"${place}": ${problem}`);
+    }
+    const { platform, system } = result.value;
+    const expected = (0,_nix_system_js__WEBPACK_IMPORTED_MODULE_3__/* .platformOf */ .tj)(system);
+    if (!(0,_oci_platform_js__WEBPACK_IMPORTED_MODULE_5__/* .fits */ .lA)(platform, expected))
+        throw invalidRecord(origin, `"platform" is ${(0,_oci_platform_js__WEBPACK_IMPORTED_MODULE_5__/* .formatPlatform */ .Bq)(platform)}, but ${system} is ${(0,_oci_platform_js__WEBPACK_IMPORTED_MODULE_5__/* .formatPlatform */ .Bq)(expected)}`);
+    return result.value;
+}
+function invalidRecord(origin, why) {
+    return new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .RecordError */ .W1({
+        message: `The digest record in ${origin} is not valid`,
+        detail: why,
+        hint: 'Use the same version of this action in build and merge. Rename other artifacts whose names begin with image-digest-.',
+    });
+}
+const RECORD = valibot__WEBPACK_IMPORTED_MODULE_9__/* .object */ .Ikc({
+    schema: valibot__WEBPACK_IMPORTED_MODULE_9__/* .literal */ .euz(1, 'is not 1, the only supported version'),
+    image: valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .check */ .z6Y(isImageName, 'is not the name of an image'), valibot__WEBPACK_IMPORTED_MODULE_9__/* .transform */ .pdi(canonicalName)),
+    system: valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .check */ .z6Y(isSystem, 'is not a supported system')),
+    platform: _oci_platform_js__WEBPACK_IMPORTED_MODULE_5__/* .PLATFORM */ .i9,
+    digest: _oci_reference_js__WEBPACK_IMPORTED_MODULE_6__/* .DIGEST */ .Dh,
+    mediaType: valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .check */ .z6Y(_oci_manifest_js__WEBPACK_IMPORTED_MODULE_4__/* .isManifestType */ .Q3, 'is not the media type of an image manifest')),
+    size: valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .number */ .aig(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .safeInteger */ .Y2b(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .minValue */ .Wwf(1)),
+    storePath: valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .regex */ .yGV(/^\/[^\p{Cc}]*$/u, 'is not an absolute path')),
+    labels: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .array */ .YOg(valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP())),
+    compression: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .custom */ .IeY(_oci_manifest_js__WEBPACK_IMPORTED_MODULE_4__/* .isLayerFormat */ .lE, 'is not a layer compression')),
+    variant: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .check */ .z6Y(isVariant, 'is not the name of a variant'))),
+    revision: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .check */ .z6Y(_process_git_js__WEBPACK_IMPORTED_MODULE_7__/* .isCommitId */ .jh, 'is not a commit ID'))),
+    sbom: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(_oci_reference_js__WEBPACK_IMPORTED_MODULE_6__/* .DIGEST */ .Dh),
+    derivation: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .check */ .z6Y(_nix_store_path_js__WEBPACK_IMPORTED_MODULE_2__/* .isStorePath */ .zP, 'is not a store path'))),
+    inputs: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .array */ .YOg(_nix_flake_lock_js__WEBPACK_IMPORTED_MODULE_1__/* .RESOURCE */ .b)),
+    job: valibot__WEBPACK_IMPORTED_MODULE_9__/* .object */ .Ikc({
+        id: valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP(),
+        inputs: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP()),
+        total: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .number */ .aig(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .safeInteger */ .Y2b(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .minValue */ .Wwf(1))),
+        index: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .number */ .aig(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .safeInteger */ .Y2b(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .minValue */ .Wwf(0))),
+    }),
+    run: valibot__WEBPACK_IMPORTED_MODULE_9__/* .object */ .Ikc({ id: valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP(), attempt: valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .number */ .aig(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .safeInteger */ .Y2b(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .minValue */ .Wwf(1)) }),
+});
+function isImageName(text) {
     try {
-        const event = readJson(PULL_REQUEST_EVENT, (0,external_node_fs_.readFileSync)(file));
-        const head = event.ok ? event.value.pull_request.head.sha : '';
-        return isCommitId(head) ? head : undefined;
+        const { tag, digest } = (0,_oci_reference_js__WEBPACK_IMPORTED_MODULE_6__/* .parseReference */ .F2)(text);
+        return tag === undefined && digest === undefined;
     }
     catch {
-        return undefined;
+        return false;
+    }
+}
+function canonicalName(text) {
+    return (0,_oci_reference_js__WEBPACK_IMPORTED_MODULE_6__/* .formatRepository */ .Sh)((0,_oci_reference_js__WEBPACK_IMPORTED_MODULE_6__/* .parseReference */ .F2)(text).repository);
+}
+function isSystem(text) {
+    try {
+        return (0,_nix_system_js__WEBPACK_IMPORTED_MODULE_3__/* .platformOf */ .tj)(text) !== undefined;
+    }
+    catch {
+        return false;
     }
 }
 
+
+/***/ }),
+
+/***/ 88492:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+
+// EXPORTS
+__nccwpck_require__.d(__webpack_exports__, {
+  U: () => (/* binding */ explainError),
+  r: () => (/* binding */ runMode)
+});
+
+// EXTERNAL MODULE: external "node:os"
+var external_node_os_ = __nccwpck_require__(48161);
+// EXTERNAL MODULE: external "node:path"
+var external_node_path_ = __nccwpck_require__(76760);
+// EXTERNAL MODULE: ./lib/actions/advice.js
+var advice = __nccwpck_require__(70375);
+// EXTERNAL MODULE: ./lib/actions/cancel.js
+var cancel = __nccwpck_require__(77849);
+// EXTERNAL MODULE: ./lib/errors.js
+var errors = __nccwpck_require__(452);
 // EXTERNAL MODULE: ./lib/fs/disk.js
 var disk = __nccwpck_require__(67002);
 // EXTERNAL MODULE: external "node:timers/promises"
-var external_node_timers_promises_ = __nccwpck_require__(58500);
+var promises_ = __nccwpck_require__(58500);
 // EXTERNAL MODULE: external "node:stream"
 var external_node_stream_ = __nccwpck_require__(57075);
 // EXTERNAL MODULE: ./node_modules/undici/index.js
 var undici = __nccwpck_require__(46752);
+// EXTERNAL MODULE: ./lib/log.js
+var lib_log = __nccwpck_require__(97309);
 ;// CONCATENATED MODULE: ./lib/http/body.js
 
 class LateAnswer extends Error {
@@ -54960,6 +48884,14 @@ function discard(body, timeout) {
 
 // EXTERNAL MODULE: external "node:http"
 var external_node_http_ = __nccwpck_require__(37067);
+// EXTERNAL MODULE: ./lib/advice.js
+var lib_advice = __nccwpck_require__(11579);
+// EXTERNAL MODULE: ./lib/text.js
+var lib_text = __nccwpck_require__(68804);
+// EXTERNAL MODULE: ./node_modules/valibot/dist/index.mjs
+var dist = __nccwpck_require__(77934);
+// EXTERNAL MODULE: ./lib/json.js
+var lib_json = __nccwpck_require__(16413);
 ;// CONCATENATED MODULE: ./lib/http/http-error.js
 
 
@@ -55003,7 +48935,7 @@ function withoutTags(html) {
     return html.replace(/<(style|script)[^<>]*>[^<]*<\/\1>|<[^<>]*>/gi, ' ');
 }
 function errorsOf(body) {
-    const read = readJson(unknown(), body);
+    const read = (0,lib_json/* readJson */.V)(dist/* unknown */.L5J(), body);
     const answer = read.ok ? read.value : undefined;
     if (typeof answer !== 'object' || answer === null)
         return [];
@@ -55474,7 +49406,7 @@ function explainUnanswered(call) {
         return {
             problem: 'other',
             message: 'the runner has reached its limit of open files',
-            hint: MORE_FILES,
+            hint: lib_advice/* MORE_FILES */.ew,
         };
     if (TIME_ERRORS.has(code))
         return explainCertificateTime(call, code);
@@ -55595,7 +49527,7 @@ function startRequestActivity({ url, operation, body }) {
     let ended = false;
     const start = () => {
         if (!ended)
-            activity = startActivity(`${url.host} to ${operation}`);
+            activity = (0,lib_log/* startActivity */.CL)(`${url.host} to ${operation}`);
     };
     if (body instanceof external_node_stream_.Readable)
         body.once('close', start);
@@ -55858,7 +49790,7 @@ function refusedAddress({ url, operation, initiator = url }, { address, kind }, 
 const TIMEOUTS = { stall: STALL, tunnel: 30_000, drain: 5_000 };
 function createHttp(settings) {
     const closing = new AbortController();
-    const pause = (milliseconds) => (0,external_node_timers_promises_.setTimeout)(milliseconds, undefined, { signal: closing.signal });
+    const pause = (milliseconds) => (0,promises_.setTimeout)(milliseconds, undefined, { signal: closing.signal });
     const { log, userAgent, env } = settings;
     const clock = createClock(settings.now ?? (() => performance.now()), settings.wait ?? pause);
     const budgets = createBudgets(clock.now);
@@ -56002,937 +49934,13 @@ const UNCOUNTED = {
 };
 const ERROR_LIMIT = 64 * 1024;
 
-;// CONCATENATED MODULE: ./lib/nix/flake-lock.js
-
-
-
-
-const RESOURCE = object({
-    name: optional(string()),
-    uri: string(),
-    digest: optional(record(string(), string())),
-    annotations: optional(record(string(), string())),
-});
-const TEXT = optional(string());
-const LOCKED = looseObject({
-    type: string(),
-    owner: TEXT,
-    repo: TEXT,
-    host: TEXT,
-    url: TEXT,
-    path: TEXT,
-    id: TEXT,
-    dir: TEXT,
-    rev: TEXT,
-    narHash: TEXT,
-});
-const LOCK = object({
-    version: number(),
-    root: string(),
-    nodes: record(string(), object({ locked: optional(LOCKED) })),
-});
-function readLockedInputs(json, name) {
-    const read = readJson(LOCK, json);
-    if (!read.ok) {
-        const problem = read.place === undefined ? read.problem : `${read.place}: ${read.problem}`;
-        throw new errors/* FormatError */.IF({ message: `${name} is not a valid lock file: ${(0,lib_text/* sanitizeLine */.g$)(problem)}` });
-    }
-    const { version, root, nodes } = read.value;
-    if (version < 5 || version > 7)
-        throw new errors/* FormatError */.IF({ message: `${name} has version ${version}, but only the versions 5 to 7 are supported` });
-    return Object.entries(nodes)
-        .flatMap(([key, { locked }]) => (key === root || locked === undefined ? [] : [describeInput(key, locked)]))
-        .sort(byName);
-}
-function byName({ name: one = '' }, { name: other = '' }) {
-    if (one === other)
-        return 0;
-    return one < other ? -1 : 1;
-}
-function describeInput(name, locked) {
-    const { narHash, dir, rev, type } = locked;
-    const annotations = { ...(dir && { dir }), ...(narHash && { narHash }) };
-    return {
-        name,
-        uri: uriOf(locked),
-        ...(rev && type !== 'hg' && { digest: { gitCommit: rev } }),
-        ...(Object.keys(annotations).length > 0 && { annotations }),
-    };
-}
-const FORGES = {
-    github: 'github.com',
-    gitlab: 'gitlab.com',
-    sourcehut: 'git.sr.ht',
-};
-function uriOf({ type, owner, repo, host, url, path, id, rev }) {
-    const revision = rev === undefined ? '' : `@${rev}`;
-    const forge = FORGES[type];
-    if (forge !== undefined && owner !== undefined && repo !== undefined)
-        return `git+https://${host ?? forge}/${owner.replace(/%2F/gi, '/')}/${repo}${revision}`;
-    if (url === undefined)
-        return `${type}:${path ?? id ?? ''}`;
-    const address = withoutCredentials(url);
-    if (type === 'git' || type === 'hg')
-        return `${type}+${address}${revision}`;
-    return address;
-}
-function withoutCredentials(text) {
-    if (!URL.canParse(text))
-        return text;
-    const url = new URL(text);
-    const secrets = [...url.searchParams.keys()].filter((key) => /token|secret|password|auth|credential|sig|key/i.test(key));
-    if (secrets.length === 0 && url.password === '' && (url.username === '' || url.protocol === 'ssh:'))
-        return text;
-    for (const key of secrets)
-        url.searchParams.delete(key);
-    url.password = '';
-    if (url.protocol !== 'ssh:')
-        url.username = '';
-    return url.href;
-}
-
-;// CONCATENATED MODULE: ./lib/nix/store-path.js
-
-
-const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/;
-function store_path_storeFolder() {
-    return process.env.NIX_STORE_DIR || '/nix/store';
-}
-function isStorePath(text) {
-    return STORE_PATH.test(text) && !text.split('/').includes('..');
-}
-function placeInStore(path, links = 40) {
-    const whole = (0,external_node_path_.resolve)(path);
-    const [, storePath = '', below] = /^(.*?\/[0-9a-df-np-sv-z]{32}-[^/]+)(\/.+)?$/.exec(whole) ?? [];
-    if (isStorePath(storePath))
-        return { storePath, below: below !== undefined };
-    if (links === 0)
-        return undefined;
-    try {
-        const folder = (0,external_node_fs_.realpathSync)((0,external_node_path_.dirname)(whole));
-        const real = (0,external_node_path_.join)(folder, (0,external_node_path_.basename)(whole));
-        return placeInStore(real === whole ? (0,external_node_path_.resolve)(folder, (0,external_node_fs_.readlinkSync)(real)) : real, links - 1);
-    }
-    catch {
-        return undefined;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/record/record.js
-
-
-
-
-
-
-
-
-
-
-function replaces(later, earlier) {
-    if (later.run.id !== earlier.run.id || later.run.attempt <= earlier.run.attempt)
-        return false;
-    if (later.digest === earlier.digest)
-        return true;
-    const sameInputs = sameJob(later, earlier) && later.job.inputs === earlier.job.inputs;
-    return sameInputs && (later.storePath === earlier.storePath || later.revision === earlier.revision);
-}
-function replacedBy(later, earlier) {
-    const replaced = earlier.filter((one) => replaces(later, one));
-    const attempts = Map.groupBy(replaced, ({ run }) => run.attempt);
-    const contested = [...attempts.values()].some((some) => new Set(some.map(({ digest }) => digest)).size > 1);
-    return contested ? replaced.filter(({ digest }) => digest === later.digest) : replaced;
-}
-function sameJob({ job: one }, { job: other }) {
-    return one.id === other.id && one.total === other.total && one.index === other.index;
-}
-function isVariant(text) {
-    return /^[a-z0-9._-]{1,64}$/.test(text);
-}
-function serializeRecord(record) {
-    return JSON.stringify(record);
-}
-function parseRecord(text, origin) {
-    const result = readJson(RECORD, text);
-    if (!result.ok) {
-        const { place, problem } = result;
-        throw invalidRecord(origin, place === undefined ? problem : `"${place}": ${problem}`);
-    }
-    const { platform, system } = result.value;
-    const expected = platformOf(system);
-    if (!fits(platform, expected))
-        throw invalidRecord(origin, `"platform" is ${formatPlatform(platform)}, but ${system} is ${formatPlatform(expected)}`);
-    return result.value;
-}
-function invalidRecord(origin, why) {
-    return new errors/* RecordError */.W1({
-        message: `The digest record in ${origin} is not valid`,
-        detail: why,
-        hint: 'Use the same version of this action in build and merge. Rename other artifacts whose names begin with image-digest-.',
-    });
-}
-const RECORD = object({
-    schema: literal(1, 'is not 1, the only supported version'),
-    image: pipe(string(), check(isImageName, 'is not the name of an image'), transform(canonicalName)),
-    system: pipe(string(), check(isSystem, 'is not a supported system')),
-    platform: PLATFORM,
-    digest: DIGEST,
-    mediaType: pipe(string(), check(isManifestType, 'is not the media type of an image manifest')),
-    size: pipe(number(), safeInteger(), minValue(1)),
-    storePath: pipe(string(), regex(/^\/[^\p{Cc}]*$/u, 'is not an absolute path')),
-    labels: optional(array(string())),
-    compression: optional(custom(isLayerFormat, 'is not a layer compression')),
-    variant: optional(pipe(string(), check(isVariant, 'is not the name of a variant'))),
-    revision: optional(pipe(string(), check(isCommitId, 'is not a commit ID'))),
-    sbom: optional(DIGEST),
-    derivation: optional(pipe(string(), check(isStorePath, 'is not a store path'))),
-    inputs: optional(array(RESOURCE)),
-    job: object({
-        id: string(),
-        inputs: optional(string()),
-        total: optional(pipe(number(), safeInteger(), minValue(1))),
-        index: optional(pipe(number(), safeInteger(), minValue(0))),
-    }),
-    run: object({ id: string(), attempt: pipe(number(), safeInteger(), minValue(1)) }),
-});
-function isImageName(text) {
-    try {
-        const { tag, digest } = parseReference(text);
-        return tag === undefined && digest === undefined;
-    }
-    catch {
-        return false;
-    }
-}
-function canonicalName(text) {
-    return formatRepository(parseReference(text).repository);
-}
-function isSystem(text) {
-    try {
-        return platformOf(text) !== undefined;
-    }
-    catch {
-        return false;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/inputs/field.js
-
-
-
-
-function inputOf(env, name) {
-    return (env[`INPUT_${name.toUpperCase()}`] ?? '').trim();
-}
-function readBoolean(env, name, fallback) {
-    const text = inputOf(env, name);
-    if (text === '')
-        return fallback;
-    if (/^(true|false)$/i.test(text))
-        return text.toLowerCase() === 'true';
-    throw new errors/* InputError */.dz({ message: `The input \`${name}\` is "${text}"; it must be \`true\` or \`false\`` });
-}
-function readChoice(env, name, choices) {
-    const text = inputOf(env, name);
-    if (text === '')
-        return choices[0];
-    const choice = choices.find((one) => one === text);
-    if (choice !== undefined)
-        return choice;
-    throw new errors/* InputError */.dz({
-        message: `The input \`${name}\` is "${text}"; it must be ${choices.map((one) => `\`${one}\``).join(' or ')}`,
-    });
-}
-function valid(input, read) {
-    return validFrom(`The input \`${input}\` is not valid`, read);
-}
-function validFrom(origin, read) {
-    try {
-        return read();
-    }
-    catch (error) {
-        if (!(error instanceof errors/* ActionError */.lZ) || error instanceof errors/* InputError */.dz)
-            throw error;
-        const { message, hint } = error.parts;
-        throw new errors/* InputError */.dz({ message: `${origin}: ${message}`, hint, cause: error });
-    }
-}
-function linesOf(text) {
-    return text
-        .split('\n')
-        .map((line) => line.trim())
-        .filter((line) => line !== '');
-}
-function splitList(text) {
-    return linesOf(text.replaceAll(',', '\n'));
-}
-function unique(texts) {
-    return [...new Set(texts)];
-}
-function uniqueBy(items, key) {
-    return [...new Map(items.map((item) => [key(item), item])).values()];
-}
-function readSystems(env) {
-    const systems = unique(splitList(inputOf(env, 'systems')));
-    for (const system of systems)
-        valid('systems', () => platformOf(system));
-    return systems;
-}
-function readCommonInputs(env) {
-    const names = linesOf(inputOf(env, 'image'));
-    if (names.length === 0)
-        throw new errors/* InputError */.dz({
-            message: 'The input `image` is missing',
-            hint: 'Add the name of the image, without a tag:\n  image: ghcr.io/${{ github.repository }}',
-        });
-    const lowered = names.filter((name) => name !== name.toLowerCase());
-    const listed = names.find((name) => name.includes(','));
-    if (listed !== undefined)
-        throw new errors/* InputError */.dz({
-            message: `The input \`image\` is not valid: "${listed}" contains a comma`,
-            hint: 'Write one name per line, without commas.',
-        });
-    const images = names.map((name) => valid('image', () => readImageName(name)));
-    return {
-        images: uniqueBy(images, formatRepository),
-        push: readBoolean(env, 'push', true),
-        summary: readBoolean(env, 'summary', true),
-        notices: [],
-        notes: lowered.map((name) => `Using "${name.toLowerCase()}" for "${name}": image names are lowercase`),
-    };
-}
-function readImageName(name) {
-    const { repository, tag, digest } = parseReference(name.toLowerCase());
-    if (tag === undefined && digest === undefined)
-        return repository;
-    throw new errors/* InputError */.dz({
-        message: `The input \`image\` is "${name}", which has a ${tag === undefined ? 'digest' : 'tag'}`,
-        hint: `Remove it: \`image: ${formatRepository(repository)}\`. Set tags in \`tag\` (build) or \`tags\` (merge).`,
-    });
-}
-function readVariant(env) {
-    const variant = inputOf(env, 'variant');
-    if (variant === '' || isVariant(variant))
-        return variant;
-    throw new errors/* InputError */.dz({
-        message: `The input \`variant\` is "${variant}"; it must have at most 64 characters: lowercase letters, digits, ".", "_" and "-"`,
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/inputs/mode.js
-
-
-const MODES = ['build', 'merge', 'plan', 'verify'];
-function readMode(env) {
-    const text = inputOf(env, 'mode');
-    const mode = MODES.find((one) => one === text);
-    if (mode !== undefined)
-        return mode;
-    throw new errors/* InputError */.dz({
-        message: text === ''
-            ? 'The input `mode` is missing'
-            : `The input \`mode\` is "${text}"; it must be \`build\`, \`merge\`, \`plan\` or \`verify\``,
-        hint: 'Set `mode: build` in the jobs that build the image of one system, and `mode: merge` in the job that publishes the multi-platform image. To generate the matrix, set `mode: plan` in a job before them. To compare a published image with its source, set `mode: verify`.',
-    });
-}
-const IN_FLAKE = 'plan finds the systems in the flake. Set `flake` and `attribute`, or remove this job and write the matrix by hand.';
-const IN_IMAGE = 'Name the image to verify in `image`, with its tag or digest.';
-const TAGS = 'build pushes the image of one system with one tag, `tag`. Set the tags that users pull in `tags` of a step with `mode: merge`, which may follow in the same job.';
-const DEFAULT_TAG = '{sha}-{system}';
-const PARTIAL_INPUTS = {
-    flake: { modes: ['build', 'plan', 'verify'], default: '.' },
-    attribute: { modes: ['build', 'plan', 'verify'], default: 'containerImage' },
-    installable: { modes: ['build', 'verify'], refused: { plan: IN_FLAKE } },
-    file: { modes: ['build', 'verify'], refused: { plan: IN_FLAKE } },
-    'nix-args': { modes: ['build', 'plan', 'verify'] },
-    variant: { modes: ['build', 'merge'] },
-    tag: {
-        modes: ['build'],
-        default: DEFAULT_TAG,
-        refused: { merge: 'Set the tags that merge publishes in `tags`.', verify: IN_IMAGE },
-    },
-    'push-with': { modes: ['build', 'plan'], default: 'registry' },
-    compression: { modes: ['build', 'plan'], default: 'gzip' },
-    'compression-level': { modes: ['build'] },
-    'reuse-from': { modes: ['build', 'plan'], default: 'latest' },
-    labels: { modes: ['build', 'plan'] },
-    rebuild: { modes: ['build', 'plan'], default: 'false' },
-    sbom: { modes: ['build', 'plan'], default: 'true' },
-    'retention-days': { modes: ['build'], default: '1' },
-    test: {
-        modes: ['build'],
-        refused: { merge: 'Set `test` on the builds: an image that fails its test is not handed over to merge.' },
-    },
-    runners: { modes: ['plan'] },
-    tags: { modes: ['merge'], refused: { build: TAGS, verify: IN_IMAGE } },
-    annotations: { modes: ['merge'] },
-    systems: {
-        modes: ['plan', 'merge'],
-        refused: {
-            build: 'build builds the image of one `system`.',
-            verify: 'verify verifies the image of one `system`.',
-        },
-    },
-    digests: { modes: ['merge'] },
-    'artifact-pattern': { modes: ['merge'] },
-    'allow-missing-platforms': { modes: ['merge'], default: 'false' },
-    'allow-older': { modes: ['merge'], default: 'false' },
-    republish: { modes: ['merge'], default: 'false' },
-    'immutable-tags': { modes: ['merge'] },
-    attest: { modes: ['merge'], default: 'false' },
-};
-function noticesOfOtherModes(env, mode) {
-    const given = Object.entries(PARTIAL_INPUTS).filter(([name, { modes, default: usual = '' }]) => {
-        const text = inputOf(env, name);
-        return !modes.includes(mode) && text !== '' && text !== usual;
-    });
-    return given.map(([name, { modes, refused }]) => {
-        const message = `The input \`${name}\` does not apply to \`mode: ${mode}\``;
-        const owners = `It applies to ${modes.map((one) => `\`mode: ${one}\``).join(' and ')}.`;
-        const instead = refused?.[mode];
-        if (instead !== undefined)
-            throw new errors/* InputError */.dz({ message, hint: `${owners} ${instead}` });
-        return `${message} and is ignored. ${owners}`;
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/inputs/tags.js
-
-
-
-
-
-function fillTags(tags, revision) {
-    const filled = tags.map((one) => ({
-        ...one,
-        tag: fillPlaceholders('tags', one.tag, { revision }),
-    }));
-    return uniqueBy(filled, formatReference);
-}
-function readTagsInput(env, images, metadata, variant) {
-    const given = splitList(inputOf(env, 'tags'));
-    const own = given.length > 0 || metadata?.tags === undefined;
-    const defaults = defaultTags(env, variant);
-    const texts = given.length > 0 ? given : (metadata?.tags ?? defaults.texts);
-    const all = texts.flatMap((text) => readTagReferences(fillPlaceholders('tags', text, { variant }), images));
-    const foreign = all.filter((one) => !images.some((image) => sameRepository(image, one.repository)));
-    if (own && foreign[0] !== undefined)
-        throw new errors/* InputError */.dz({
-            message: `The input \`tags\` contains ${formatReference(foreign[0])}, which is not in \`image\``,
-            hint: `Add ${formatRepository(foreign[0].repository)} to \`image\`, or write only the tag.`,
-        });
-    const tags = uniqueBy(all.filter((one) => !foreign.includes(one)), formatReference);
-    if (tags.length > 0) {
-        checkEachTagged(images, tags);
-        return { tags, notices: texts === defaults.texts ? defaults.notices : [] };
-    }
-    throw new errors/* InputError */.dz({
-        message: 'No tags to publish: docker/metadata-action created none for `image`',
-        detail: foreign.length > 0 ? `it created ${foreign.map(formatReference).join(', ')}` : 'it created no tags',
-        hint: 'Use the same repositories in `images` of docker/metadata-action and `image` of this step, and add a rule for this event to its `tags`. Or set `tags` in this step.',
-    });
-}
-const BEFORE_MERGE = /^(pull_request(_target)?|merge_group)$/;
-function defaultTags({ GITHUB_EVENT_NAME: event = '' }, variant) {
-    const [main, ofCommit] = variant === '' ? ['latest', '{sha}'] : [variant, `{sha}-${variant}`];
-    if (!BEFORE_MERGE.test(event))
-        return { texts: [main, ofCommit], notices: [] };
-    const notice = `Not publishing the tag ${main}: this run is for a change that is not merged yet (${event}). To publish it anyway, add to this step:\n  tags: ${main}`;
-    return { texts: [ofCommit], notices: [notice] };
-}
-function checkEachTagged(images, tags) {
-    const untagged = images.find((image) => !tags.some(({ repository }) => sameRepository(repository, image)));
-    if (untagged === undefined)
-        return;
-    throw new errors/* InputError */.dz({
-        message: `No tag to publish for ${formatRepository(untagged)}`,
-        hint: 'Write a tag without a name to publish it for every image, or add this image to `images` of docker/metadata-action.',
-    });
-}
-function readTagReferences(text, images) {
-    if (isTagPattern(text))
-        return images.map((repository) => ({ repository, tag: text }));
-    if (!text.includes(':'))
-        throw new errors/* InputError */.dz({
-            message: `The input \`tags\` is not valid: ${tagProblem(text)}`,
-            hint: 'To create tags from branch names, use docker/metadata-action. For another repository, write `name:tag`.',
-        });
-    const colon = text.lastIndexOf(':');
-    const { repository, tag, digest } = valid('tags', () => parseReference(text.slice(0, colon).toLowerCase() + withSampleSha(text.slice(colon))));
-    if (tag !== undefined && digest === undefined)
-        return [{ repository, tag: text.slice(colon + 1) }];
-    throw new errors/* InputError */.dz({
-        message: `The input \`tags\` contains "${text}", which has no tag`,
-        hint: 'Write `name:tag`, or only the tag.',
-    });
-}
-const METADATA = object({ tags: optional(array(string())), annotations: optional(array(string())) });
-function readMetadata(env) {
-    const json = env.DOCKER_METADATA_OUTPUT_JSON ?? '';
-    if (json === '')
-        return undefined;
-    const result = readJson(METADATA, json);
-    if (result.ok)
-        return { tags: result.value.tags, annotations: result.value.annotations };
-    throw new errors/* InputError */.dz({
-        message: 'The variable DOCKER_METADATA_OUTPUT_JSON is not valid output of docker/metadata-action',
-        detail: result.place === undefined ? result.problem : `${result.place}: ${result.problem}`,
-        hint: 'Find the earlier step that sets this variable. Only docker/metadata-action may set it.',
-    });
-}
-function fillPlaceholders(input, pattern, { revision, variant, system }) {
-    const values = { sha: revision?.slice(0, 7), variant, system };
-    return Object.entries(values).reduce((text, [name, value]) => {
-        const placeholder = `{${name}}`;
-        if (value === undefined || !text.includes(placeholder))
-            return text;
-        if (value === '')
-            throw unknownValue(input, name);
-        return text.replaceAll(placeholder, value);
-    }, pattern);
-}
-function isTagPattern(text) {
-    return isTag(withSampleSha(text));
-}
-function withSampleSha(pattern) {
-    return pattern.replaceAll('{sha}', '0123456');
-}
-function unknownValue(input, name) {
-    if (name === 'variant')
-        return new errors/* InputError */.dz({
-            message: `The input \`${input}\` contains {variant}, but the input \`variant\` is empty`,
-            hint: 'Set `variant` to the name of the image, or remove {variant}.',
-        });
-    return new errors/* InputError */.dz({
-        message: `The input \`${input}\` contains {${name}}, but the commit is unknown`,
-        detail: 'GITHUB_SHA is empty, and the source is not in a Git work tree',
-        hint: 'Remove {sha} from the tag.',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/inputs/build.js
-
-
-
-
-
-
-
-function readBuildInputs(env) {
-    const common = readCommonInputs(env);
-    const system = readSystem(env);
-    const flake = readFlake(env);
-    const file = readFile(env);
-    const pushWith = readPushWith(env);
-    const variant = readVariant(env);
-    return {
-        ...common,
-        notices: [...common.notices, ...noticesOfIgnored(env)],
-        mode: 'build',
-        variant,
-        system,
-        flake,
-        attribute: readFileAttribute(env, file),
-        installable: rejectOption('installable', inputOf(env, 'installable')),
-        file,
-        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
-        tag: readTagInput(env, { system, variant }, pushWith),
-        pushWith,
-        compression: readCompression(env, pushWith),
-        reuseFrom: readReuseFrom(env, common.images, variant),
-        labels: readLabels(env, pushWith),
-        sbom: readBoolean(env, 'sbom', true),
-        rebuild: readBoolean(env, 'rebuild', false),
-        retentionDays: readRetention(env),
-        test: readTest(env, pushWith),
-        jobTotal: Number(inputOf(env, 'job-total')) || undefined,
-        jobIndex: /^\d+$/.test(inputOf(env, 'job-index')) ? Number(inputOf(env, 'job-index')) : undefined,
-    };
-}
-function noticesOfIgnored(env) {
-    const isGiven = (name) => !['', PARTIAL_INPUTS[name]?.default].includes(inputOf(env, name));
-    const instead = isGiven('installable') ? 'installable' : 'file';
-    if (!isGiven(instead))
-        return [];
-    const names = instead === 'installable' ? ['flake', 'attribute'] : ['flake'];
-    return names.filter(isGiven).map((name) => `Ignoring \`${name}\`: \`${instead}\` is set`);
-}
-function readSystem(env) {
-    const given = inputOf(env, 'system');
-    const system = given || ownSystem(env);
-    const origin = given === ''
-        ? `The input \`system\` is empty, and the runner reports RUNNER_OS=${env.RUNNER_OS ?? ''} and RUNNER_ARCH=${env.RUNNER_ARCH ?? ''}`
-        : 'The input `system` (default: `matrix.system`) is not valid';
-    validFrom(origin, () => platformOf(system));
-    return system;
-}
-function readFile(env) {
-    const file = inputOf(env, 'file');
-    if (file !== '' && inputOf(env, 'installable') !== '')
-        throw new errors/* InputError */.dz({
-            message: 'The inputs `file` and `installable` are both set',
-            hint: 'Remove `installable`, and set `attribute` to an attribute of the file.',
-        });
-    return file;
-}
-function readTagInput(env, placeholders, pushWith) {
-    const given = inputOf(env, 'tag');
-    if (given === '' && pushWith === 'registry')
-        return '';
-    if (given === '')
-        throw new errors/* InputError */.dz({
-            message: 'The input `tag` is empty, but Docker can push only with a tag',
-            hint: 'Remove `tag` to use its default, {sha}-{system}, or set `push-with: registry`.',
-        });
-    const pattern = given === DEFAULT_TAG && placeholders.variant !== '' ? '{sha}-{variant}-{system}' : given;
-    const tag = fillPlaceholders('tag', pattern, placeholders);
-    if (isTagPattern(tag))
-        return pattern;
-    const hint = /[\s,:/]/.test(tag) ? TAGS : undefined;
-    throw new errors/* InputError */.dz({
-        message: `The input \`tag\` is not valid: ${tagProblem(withSampleSha(tag).replace(/\s+/g, ' '))}`,
-        hint,
-    });
-}
-function readRetention(env) {
-    const text = inputOf(env, 'retention-days') || '1';
-    const days = Number(text);
-    if (Number.isInteger(days) && days >= 1 && days <= 90)
-        return days;
-    throw new errors/* InputError */.dz({ message: `The input \`retention-days\` is "${text}"; it must be a number from 1 to 90` });
-}
-function readPushWith(env) {
-    return readChoice(env, 'push-with', ['registry', 'docker']);
-}
-function readTest(env, pushWith) {
-    const script = inputOf(env, 'test');
-    if (script !== '' && pushWith === 'docker')
-        throw new errors/* InputError */.dz({
-            message: 'The input `test` needs `push-with: registry`: Docker can push only with a tag, before the test',
-            hint: 'Remove `push-with`, or run the test in a later step of the job, with the output `image`.',
-        });
-    return script;
-}
-const LEVELS = { gzip: { most: 9, usual: 4 }, zstd: { most: 19, usual: 3 } };
-function readCompression(env, pushWith) {
-    const format = readChoice(env, 'compression', ['gzip', 'zstd']);
-    const { most, usual } = LEVELS[format];
-    const text = inputOf(env, 'compression-level');
-    if (pushWith === 'docker' && (format !== 'gzip' || text !== ''))
-        throw new errors/* InputError */.dz({
-            message: `The input \`${text === '' ? 'compression' : 'compression-level'}\` needs \`push-with: registry\`: Docker chooses the compression itself`,
-            hint: 'Remove `compression` and `compression-level`, or remove `push-with`.',
-        });
-    const level = text === '' ? usual : Number(text);
-    if (Number.isInteger(level) && level >= 1 && level <= most)
-        return { format, level };
-    throw new errors/* InputError */.dz({
-        message: `The input \`compression-level\` is "${text}"; for ${format}, it must be a number from 1 to ${most}`,
-    });
-}
-function readReuseFrom(env, images, variant = '') {
-    const given = splitList(inputOf(env, 'reuse-from'));
-    const isDefault = given.length === 1 && given[0] === 'latest' && variant !== '' && isTag(variant);
-    return (isDefault ? [variant, ...given] : given).flatMap((text) => {
-        if (isTag(text))
-            return images.map((repository) => ({ repository, tag: text }));
-        const reference = valid('reuse-from', () => parseReference(lowercaseName(text)));
-        if (reference.tag !== undefined || reference.digest !== undefined)
-            return [reference];
-        throw new errors/* InputError */.dz({
-            message: `The input \`reuse-from\` contains "${text}", which has no tag`,
-            hint: 'Write `name:tag`, or only the tag.',
-        });
-    });
-}
-function lowercaseName(reference) {
-    const [name = ''] = /^.*?(?=(:[^/@]*)?(@.*)?$)/.exec(reference) ?? [];
-    return name.toLowerCase() + reference.slice(name.length);
-}
-function readLabels(env, pushWith) {
-    const lines = linesOf(inputOf(env, 'labels'));
-    if (lines.length > 0 && pushWith === 'docker')
-        throw new errors/* InputError */.dz({
-            message: 'The input `labels` needs `push-with: registry`: Docker pushes the image unchanged',
-            hint: 'Remove `labels` or `push-with`, or set the labels in Nix (config.Labels).',
-        });
-    return Object.fromEntries(lines.map(readLabel));
-}
-function readLabel(line) {
-    const equals = line.indexOf('=');
-    if (equals > 0)
-        return [line.slice(0, equals), line.slice(equals + 1)];
-    throw new errors/* InputError */.dz({ message: `The input \`labels\` contains "${line}", which does not have the form key=value` });
-}
-function readFlake(env) {
-    const flake = rejectOption('flake', inputOf(env, 'flake') || '.');
-    if (!flake.includes('#'))
-        return flake;
-    throw new errors/* InputError */.dz({
-        message: `The input \`flake\` is "${flake}", which also names an attribute`,
-        hint: 'Move the part after "#" to `attribute`, or use `installable` (build) for the whole.',
-    });
-}
-function readAttribute(env) {
-    const attribute = rejectOption('attribute', inputOf(env, 'attribute') || 'containerImage');
-    const hash = attribute.indexOf('#');
-    if (hash === -1)
-        return attribute;
-    throw new errors/* InputError */.dz({
-        message: `The input \`attribute\` is "${attribute}", which also names a flake`,
-        hint: `Move the flake to \`flake\`, or use \`installable\` (build) for the whole:\n  attribute: ${attribute.slice(hash + 1) || 'containerImage'}`,
-    });
-}
-function readFileAttribute(env, file) {
-    return file !== '' && inputOf(env, 'attribute') === '' ? '' : readAttribute(env);
-}
-function rejectOption(input, text) {
-    if (!text.startsWith('-'))
-        return text;
-    throw new errors/* InputError */.dz({
-        message: `The input \`${input}\` is "${text}", which Nix would read as an option`,
-        hint: `Set \`${input}\` to what to build, and move options for Nix to \`nix-args\`, one per line.`,
-    });
-}
-function checkNixArg(line) {
-    if (!/^--?[A-Za-z][\w-]*\s/.test(line))
-        return line;
-    throw new errors/* InputError */.dz({
-        message: `The input \`nix-args\` contains "${line}" on one line, but each line is one argument`,
-        hint: `Write each argument on its own line:\n  nix-args: |\n${line
-            .split(/\s+/)
-            .map((one) => `    ${one}`)
-            .join('\n')}`,
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/oci/annotation.js
-
-
-const REVISION = 'org.opencontainers.image.revision';
-const SOURCE = 'org.opencontainers.image.source';
-const CREATED = 'org.opencontainers.image.created';
-const LEVEL = /^(manifest|index|manifest-descriptor|index-descriptor)(?:\[([A-Za-z0-9_/-]+)\])?$/;
-function parseAnnotation(text) {
-    const equals = text.indexOf('=');
-    if (equals < 1)
-        throw new errors/* FormatError */.IF({ message: `the annotation "${text}" is not of the form key=value` });
-    const name = text.slice(0, equals);
-    const value = text.slice(equals + 1);
-    const colon = name.indexOf(':');
-    const levels = colon === -1 ? [] : name.slice(0, colon).split(',').map(parseLevel);
-    if (levels.length === 0 || !levels.every((level) => level !== undefined))
-        return [{ key: name, value }];
-    const key = name.slice(colon + 1);
-    if (key === '')
-        throw new errors/* FormatError */.IF({ message: `the annotation "${text}" has no key` });
-    return levels.map((level) => ({ ...level, key, value }));
-}
-function placeAnnotations(annotations, platforms) {
-    const placeOf = (annotation) => placeInIndex(annotation, platforms);
-    const ofIndex = annotations.filter((one) => placeOf(one) === 'index');
-    const ofDescriptors = annotations.filter((one) => placeOf(one) === 'descriptor');
-    return {
-        index: toRecord(weakestFirst(ofIndex, ({ level }) => level === 'index')),
-        descriptor: (platform) => {
-            const its = ofDescriptors.filter((one) => one.platform === undefined || isPlatform(one.platform, platform));
-            return toRecord(weakestFirst(its, (one) => one.platform !== undefined));
-        },
-        unsupported: annotations.filter((one) => placeOf(one) === 'nowhere').map(formatAnnotation),
-    };
-}
-function placeInIndex({ level, platform }, platforms) {
-    if (level === 'index-descriptor')
-        return 'nowhere';
-    if (level !== 'manifest-descriptor')
-        return platform === undefined ? 'index' : 'nowhere';
-    return platform === undefined || platforms.some((one) => isPlatform(platform, one)) ? 'descriptor' : 'nowhere';
-}
-function isPlatform(text, platform) {
-    const [os = '', architecture = '', variant] = text.split('/');
-    return samePlatform({ os, architecture, variant }, platform);
-}
-function weakestFirst(annotations, isSpecific) {
-    return [...annotations.filter((one) => !isSpecific(one)), ...annotations.filter(isSpecific)];
-}
-function parseLevel(text) {
-    const [, level, platform] = LEVEL.exec(text) ?? [];
-    if (level === undefined)
-        return undefined;
-    return { level: level, ...(platform !== undefined && { platform }) };
-}
-function formatAnnotation({ level, platform, key, value }) {
-    return `${level ?? ''}${platform === undefined ? '' : `[${platform}]`}${level === undefined ? '' : ':'}${key}=${value}`;
-}
-function toRecord(annotations) {
-    return Object.fromEntries(annotations.map(({ key, value }) => [key, value]));
-}
-
-;// CONCATENATED MODULE: ./lib/inputs/merge.js
-
-
-
-
-function readMergeInputs(env) {
-    const common = readCommonInputs(env);
-    const metadata = readMetadata(env);
-    const annotations = linesOf(inputOf(env, 'annotations'));
-    const variant = readVariant(env);
-    const { tags, notices } = readTagsInput(env, common.images, metadata, variant);
-    return {
-        ...common,
-        mode: 'merge',
-        variant,
-        notices: common.push ? [...common.notices, ...notices] : common.notices,
-        tags,
-        annotations: (annotations.length > 0 ? annotations : (metadata?.annotations ?? [])).flatMap((text) => valid('annotations', () => parseAnnotation(text))),
-        systems: readSystems(env),
-        digests: readDigests(env, common.push),
-        artifactPattern: inputOf(env, 'artifact-pattern'),
-        allowMissingPlatforms: readBoolean(env, 'allow-missing-platforms', false),
-        allowOlder: readBoolean(env, 'allow-older', false),
-        republish: readBoolean(env, 'republish', false),
-        immutableTags: linesOf(inputOf(env, 'immutable-tags')).map(checkTagGlob),
-        attest: readBoolean(env, 'attest', false),
-        token: inputOf(env, 'token'),
-    };
-}
-function checkTagGlob(pattern) {
-    if (/^[\w*?][\w.*?-]{0,127}$/.test(pattern))
-        return pattern;
-    throw new errors/* InputError */.dz({
-        message: `The input \`immutable-tags\` contains "${pattern}", which matches no tag`,
-        hint: 'Write one pattern per line, without the name of the image. "*" matches any text, "?" any character:\n  immutable-tags: |\n    v*\n    1.*',
-    });
-}
-function readDigests(env, push) {
-    const digests = linesOf(inputOf(env, 'digests'));
-    if (digests.length > 0)
-        return digests;
-    if ((env.INPUT_DIGESTS ?? '') === '')
-        return undefined;
-    if (!push)
-        return [];
-    throw new errors/* InputError */.dz({
-        message: 'The input `digests` contains only empty lines',
-        hint: 'Check whether the builds failed or pushed nothing. The runner also drops outputs that contain a secret: if the name of the image contains one, such as a user name, store it in `vars` instead of `secrets`.',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/inputs/plan.js
-
-
-
-
-function readPlanInputs(env) {
-    const common = readCommonInputs(env);
-    const pushWith = readPushWith(env);
-    const { format } = readCompression(env, pushWith);
-    return {
-        ...common,
-        mode: 'plan',
-        systems: readSystems(env),
-        flake: readFlake(env),
-        attribute: readAttribute(env),
-        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
-        reuseFrom: readReuseFrom(env, common.images),
-        format: pushWith === 'registry' ? format : undefined,
-        labels: readLabels(env, pushWith),
-        sbom: readBoolean(env, 'sbom', true),
-        rebuild: readBoolean(env, 'rebuild', false),
-        runners: readRunners(env),
-    };
-}
-function readRunners(env) {
-    const runners = linesOf(inputOf(env, 'runners')).map(readRunner);
-    const duplicate = runners.find(([system], at) => runners.findIndex(([one]) => one === system) !== at);
-    if (duplicate === undefined)
-        return new Map(runners);
-    throw new errors/* InputError */.dz({ message: `The input \`runners\` contains two runners for ${duplicate[0]}`, hint: ONE_RUNNER });
-}
-const ONE_RUNNER = 'Write one system per line, with one label:\n  runners: |\n    aarch64-linux=self-hosted-arm';
-function readRunner(line) {
-    const [, system, runner] = /^([^=\s]+)\s*=\s*(\S.*)$/.exec(line) ?? [];
-    if (system === undefined || runner === undefined || runner.includes(','))
-        throw new errors/* InputError */.dz({
-            message: `The input \`runners\` contains "${line}", which does not have the form system=label`,
-            hint: ONE_RUNNER,
-        });
-    valid('runners', () => platformOf(system));
-    return [system, runner];
-}
-
-;// CONCATENATED MODULE: ./lib/inputs/verify.js
-
-
-
-
-function readVerifyInputs(env) {
-    const reference = readPublishedReference(env);
-    const file = readFile(env);
-    return {
-        mode: 'verify',
-        reference,
-        system: readSystem(env),
-        flake: readFlake(env),
-        attribute: readFileAttribute(env, file),
-        installable: rejectOption('installable', inputOf(env, 'installable')),
-        file,
-        nixArgs: linesOf(inputOf(env, 'nix-args')).map(checkNixArg),
-        summary: readBoolean(env, 'summary', true),
-        notices: noticesOfIgnored(env),
-        notes: [],
-    };
-}
-function readPublishedReference(env) {
-    const [name, ...more] = linesOf(inputOf(env, 'image'));
-    if (name === undefined)
-        throw new errors/* InputError */.dz({ message: 'The input `image` is missing', hint: `Add the published image:\n${EXAMPLE}` });
-    if (more.length > 0)
-        throw new errors/* InputError */.dz({
-            message: `The input \`image\` names ${more.length + 1} images, but \`mode: verify\` verifies one`,
-            hint: 'Name one image. To verify others, add a step for each.',
-        });
-    const reference = valid('image', () => parseReference(lowercaseName(name)));
-    if (reference.tag !== undefined || reference.digest !== undefined)
-        return reference;
-    throw new errors/* InputError */.dz({
-        message: `The input \`image\` is "${formatRepository(reference.repository)}", which has no tag or digest`,
-        hint: `\`mode: verify\` needs to know which image to verify:\n${EXAMPLE}`,
-    });
-}
-const EXAMPLE = '  image: ghcr.io/${{ github.repository }}:1.2.3';
-
-;// CONCATENATED MODULE: ./lib/inputs/inputs.js
-
-
-
-
-
-function readInputs(env) {
-    const mode = readMode(env);
-    const notices = noticesOfOtherModes(env, mode);
-    const inputs = readInputsOf(env, mode);
-    return { ...inputs, notices: [...notices, ...inputs.notices] };
-}
-function readInputsOf(env, mode) {
-    switch (mode) {
-        case 'build':
-            return readBuildInputs(env);
-        case 'merge':
-            return readMergeInputs(env);
-        case 'plan':
-            return readPlanInputs(env);
-        case 'verify':
-            return readVerifyInputs(env);
-    }
-}
-
+// EXTERNAL MODULE: ./lib/inputs/field.js
+var field = __nccwpck_require__(36965);
 ;// CONCATENATED MODULE: ./lib/inputs/token.js
 
 function readTokenLogin(env, inputs) {
     const { GITHUB_ACTOR: username = '', GITHUB_SERVER_URL: server } = env;
-    const password = inputOf(env, 'token');
+    const password = (0,field/* inputOf */.wg)(env, 'token');
     const onGitHub = server === 'https://github.com' && !env.GITEA_ACTIONS && !env.FORGEJO_ACTIONS;
     const usedByDocker = inputs.mode === 'build' && inputs.pushWith === 'docker';
     if (!onGitHub || usedByDocker || username === '' || password === '')
@@ -56940,6 +49948,12 @@ function readTokenLogin(env, inputs) {
     return { host: 'ghcr.io', username, password };
 }
 
+// EXTERNAL MODULE: ./lib/oci/manifest.js
+var oci_manifest = __nccwpck_require__(44360);
+// EXTERNAL MODULE: ./lib/oci/platform.js
+var oci_platform = __nccwpck_require__(17122);
+// EXTERNAL MODULE: ./lib/oci/reference.js
+var oci_reference = __nccwpck_require__(23940);
 ;// CONCATENATED MODULE: ./lib/promises.js
 async function settleAll(promises) {
     await Promise.allSettled(promises);
@@ -57048,11 +50062,11 @@ async function findImage(registry, repository, digest, options) {
     const outer = await registry.getManifest(repository, digest, options);
     if (outer === undefined)
         return undefined;
-    const parsed = parseManifest(outer.bytes, outer.mediaType, formatReference({ repository, digest }));
+    const parsed = (0,oci_manifest/* parseManifest */.Ng)(outer.bytes, outer.mediaType, (0,oci_reference/* formatReference */.FH)({ repository, digest }));
     if (parsed.kind === 'manifest')
         return describeImage(registry, repository, manifestContent(outer, parsed), [], options);
     const only = singleImage(parsed, repository, digest);
-    const name = formatReference({ repository, digest });
+    const name = (0,oci_reference/* formatReference */.FH)({ repository, digest });
     const attested = attestationsOf(parsed.manifests, only, name, repository);
     const [[own] = [], attestations = []] = await settleAll([
         readListed(registry, repository, [only], options, name),
@@ -57064,14 +50078,14 @@ async function findImage(registry, repository, digest, options) {
 }
 async function withAttestations(registry, image, manifests, options) {
     const { repository, digest, own } = image;
-    const name = formatReference({ repository, digest });
+    const name = (0,oci_reference/* formatReference */.FH)({ repository, digest });
     const listed = attestationsOf(manifests, own.descriptor, name, repository);
     return { ...image, attestations: await readListed(registry, repository, listed, options, name) };
 }
 async function fetchImage(registry, repository, digest, options) {
     const image = await findImage(registry, repository, digest, options);
     if (image === undefined)
-        throw notInRegistry(repository, digest, formatReference({ repository, digest }));
+        throw notInRegistry(repository, digest, (0,oci_reference/* formatReference */.FH)({ repository, digest }));
     return image;
 }
 async function missingBlobs(registry, image, options) {
@@ -57107,8 +50121,8 @@ async function readListed(registry, repository, descriptors, options, name) {
         const { digest } = descriptor;
         const stored = await registry.getManifest(repository, digest, options);
         if (stored === undefined)
-            throw notInRegistry(repository, digest, formatReference({ repository, digest }));
-        const manifest = parseManifest(stored.bytes, stored.mediaType, formatReference({ repository, digest }));
+            throw notInRegistry(repository, digest, (0,oci_reference/* formatReference */.FH)({ repository, digest }));
+        const manifest = (0,oci_manifest/* parseManifest */.Ng)(stored.bytes, stored.mediaType, (0,oci_reference/* formatReference */.FH)({ repository, digest }));
         if (manifest.kind === 'index')
             throw notSingleImage(repository, digest, 'it is an index of an index');
         size += stored.bytes.length;
@@ -57128,32 +50142,32 @@ function manifestContent(manifest, parsed, listed) {
         ...(platform && { platform }),
         ...(ofEntry && { annotations: ofEntry }),
     };
-    const annotations = mediaType === OCI_MANIFEST ? parsed.annotations : {};
-    const blobs = [config, ...layers.filter((layer) => !isForeignLayer(layer.mediaType))];
+    const annotations = mediaType === oci_manifest/* OCI_MANIFEST */.EG ? parsed.annotations : {};
+    const blobs = [config, ...layers.filter((layer) => !(0,oci_manifest/* isForeignLayer */.sJ)(layer.mediaType))];
     return { manifest, descriptor, annotations, blobs };
 }
 async function describeImage(registry, repository, own, attestations, options) {
     const { digest, mediaType, size } = own.descriptor;
     const [config] = own.blobs;
-    const name = `the config of ${formatReference({ repository, digest })}`;
+    const name = `the config of ${(0,oci_reference/* formatReference */.FH)({ repository, digest })}`;
     const bytes = config && (await registry.getBlob(repository, config.digest, CONFIG_LIMIT, options));
     if (bytes === undefined)
         throw notInRegistry(repository, config?.digest ?? digest, name);
-    const { os, architecture, variant, labels } = parseConfig(bytes, name);
+    const { os, architecture, variant, labels } = (0,oci_manifest/* parseConfig */.o4)(bytes, name);
     const platform = { os, architecture, ...(variant !== undefined && { variant }) };
-    const details = { platform, labels, configDigest: digestOf(bytes), configBytes: bytes };
+    const details = { platform, labels, configDigest: (0,oci_reference/* digestOf */.ol)(bytes), configBytes: bytes };
     return { repository, digest, mediaType, size, ...details, own, attestations };
 }
 function singleImage(index, repository, digest) {
-    const images = index.manifests.filter((one) => !isAttestation(one));
+    const images = index.manifests.filter((one) => !(0,oci_manifest/* isAttestation */.H3)(one));
     const [only, ...more] = images;
     if (only !== undefined && more.length === 0)
         return only;
-    const platforms = images.map(({ platform }) => (platform ? formatPlatform(platform) : 'no platform'));
+    const platforms = images.map(({ platform }) => (platform ? (0,oci_platform/* formatPlatform */.Bq)(platform) : 'no platform'));
     throw notSingleImage(repository, digest, `it is an index of ${platforms.join(', ') || 'no images'}`);
 }
 function attestationsOf(manifests, { digest: image }, name, repository) {
-    const listed = manifests.filter((one) => isAttestationOf(one, image));
+    const listed = manifests.filter((one) => (0,oci_manifest/* isAttestationOf */.Ez)(one, image));
     const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
     if (distinct.length > ATTESTATIONS_LIMIT)
         throw attestationsError(repository, name, `it has ${distinct.length} attestations, and at most ${ATTESTATIONS_LIMIT} are supported`);
@@ -57171,16 +50185,18 @@ function attestationsError({ host }, name, why) {
     });
 }
 function notSingleImage(repository, digest, detail) {
-    const message = `${formatReference({ repository, digest })} is not the image of one platform`;
+    const message = `${(0,oci_reference/* formatReference */.FH)({ repository, digest })} is not the image of one platform`;
     return new RegistryError({ host: repository.host, problem: 'other', message, detail });
 }
 
+// EXTERNAL MODULE: ./lib/nix/store-path.js
+var store_path = __nccwpck_require__(13756);
 ;// CONCATENATED MODULE: ./lib/cache/build-info.js
 
 
 
 
-const build_info_STORE_PATH = 'io.github.nix-image-action.store-path';
+const STORE_PATH = 'io.github.nix-image-action.store-path';
 const LABELS = 'io.github.nix-image-action.labels';
 const COMPRESSION = 'io.github.nix-image-action.compression';
 function describeBuild(storePath, labels, asked, formats) {
@@ -57189,20 +50205,20 @@ function describeBuild(storePath, labels, asked, formats) {
 }
 function toAnnotations({ storePath, labels, compression }) {
     return {
-        [build_info_STORE_PATH]: storePath,
+        [STORE_PATH]: storePath,
         ...(labels.length > 0 && { [LABELS]: JSON.stringify([...labels].sort()) }),
         ...(compression && { [COMPRESSION]: compression }),
     };
 }
 function fromAnnotations(annotations) {
-    const { [build_info_STORE_PATH]: storePath, [LABELS]: labels = '[]', [COMPRESSION]: compression } = annotations;
+    const { [STORE_PATH]: storePath, [LABELS]: labels = '[]', [COMPRESSION]: compression } = annotations;
     const keys = parseKeys(labels);
-    if (storePath === undefined || !isStorePath(storePath) || keys === undefined)
+    if (storePath === undefined || !(0,store_path/* isStorePath */.zP)(storePath) || keys === undefined)
         return undefined;
-    return { storePath, labels: keys, ...(isLayerFormat(compression) && { compression }) };
+    return { storePath, labels: keys, ...((0,oci_manifest/* isLayerFormat */.lE)(compression) && { compression }) };
 }
 function withBuildInfo(annotations, info) {
-    const others = Object.entries(annotations).filter(([key]) => ![build_info_STORE_PATH, LABELS, COMPRESSION].includes(key));
+    const others = Object.entries(annotations).filter(([key]) => ![STORE_PATH, LABELS, COMPRESSION].includes(key));
     return { ...Object.fromEntries(others), ...(info && toAnnotations(info)) };
 }
 function sameBuild(one, other) {
@@ -57217,7 +50233,7 @@ function recipeAnnotation(recipe) {
     return { [RECIPE]: recipe };
 }
 function recipeOf({ [RECIPE]: recipe = '' }) {
-    return isDigest(recipe) ? recipe : undefined;
+    return (0,oci_reference/* isDigest */.Bc)(recipe) ? recipe : undefined;
 }
 function parseKeys(text) {
     try {
@@ -57229,6 +50245,8 @@ function parseKeys(text) {
     }
 }
 
+// EXTERNAL MODULE: external "node:fs"
+var external_node_fs_ = __nccwpck_require__(73024);
 ;// CONCATENATED MODULE: ./lib/image/byte-reader.js
 
 async function readExactly(reader, length) {
@@ -57298,6 +50316,14 @@ function fileReader(file, size) {
 const external_node_stream_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:stream/promises");
 // EXTERNAL MODULE: external "node:zlib"
 var external_node_zlib_ = __nccwpck_require__(38522);
+// EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
+var io = __nccwpck_require__(88701);
+// EXTERNAL MODULE: ./lib/process/cancellation.js
+var cancellation = __nccwpck_require__(91254);
+// EXTERNAL MODULE: ./lib/process/child.js
+var process_child = __nccwpck_require__(88211);
+// EXTERNAL MODULE: ./lib/process/output.js
+var process_output = __nccwpck_require__(95732);
 ;// CONCATENATED MODULE: ./lib/process/stream.js
 
 
@@ -57309,13 +50335,13 @@ function isBrokenPipe(error) {
     return PIPE_ERRORS.has(String(error?.code));
 }
 const PIPE_ERRORS = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_DESTROYED', 'ERR_STREAM_PREMATURE_CLOSE']);
-const stream_LOG_LIMIT = 64 * 1024;
+const LOG_LIMIT = 64 * 1024;
 const LOG_LINES = 15;
-const stream_LINGER = 5000;
+const LINGER = 5000;
 const LINGER_TOTAL = 12;
-function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LINGER }) {
+function startStreaming(path, args, { trust, reads = false, lingerMs = LINGER }) {
     const { process: child, exited } = (0,process_child/* startChild */.v0)(path, args, trust, reads ? 'pipe' : 'ignore');
-    const log = keepTail(stream_LOG_LIMIT);
+    const log = (0,process_output/* keepTail */.G9)(LOG_LIMIT);
     child?.stderr?.on('data', (chunk) => log.add(chunk));
     const logClosed = new Promise((resolve) => child?.stderr?.once('close', resolve));
     let exitedAt;
@@ -57341,7 +50367,7 @@ function startStreaming(path, args, { trust, reads = false, lingerMs = stream_LI
     async function nextChunk(chunks) {
         const since = performance.now();
         waitingSince = since;
-        const waiting = startActivity(`the output of ${path}`);
+        const waiting = (0,lib_log/* startActivity */.CL)(`the output of ${path}`);
         try {
             const { done, value } = await chunks.next();
             return done ? undefined : value;
@@ -57588,10 +50614,10 @@ function layeredConfig(description, layers, base) {
     });
 }
 function parseBaseImage(manifest, config) {
-    const names = readJson(BASE_MANIFEST, manifest);
+    const names = (0,lib_json/* readJson */.V)(BASE_MANIFEST, manifest);
     if (!names.ok)
         return unsupportedBase('`manifest.json`', names);
-    const read = readJson(BASE_CONFIG, config);
+    const read = (0,lib_json/* readJson */.V)(BASE_CONFIG, config);
     if (!read.ok)
         return unsupportedBase('config', read);
     const layers = names.value.flatMap((image) => image.Layers);
@@ -57610,7 +50636,7 @@ const RECIPE_VERSION = 1;
 function recipeDigest(recipe) {
     const { mtime, uid, gid, uname, gname, storeDir, storeFolderMode, paths } = recipe;
     const parts = ['store paths', RECIPE_VERSION, storeDir, storeFolderMode, mtime, uid, gid, uname, gname, paths];
-    return digestOf(Buffer.from(JSON.stringify(parts)));
+    return (0,oci_reference/* digestOf */.ol)(Buffer.from(JSON.stringify(parts)));
 }
 function storePathsInHistory(comment) {
     const [, list] = /^store paths: \[(.*)\]$/.exec(comment) ?? [];
@@ -57618,7 +50644,7 @@ function storePathsInHistory(comment) {
         return list === '' ? [] : undefined;
     const quoted = list.split(', ');
     const paths = quoted.map((text) => text.slice(1, -1));
-    return quoted.every((text, at) => text === `'${paths[at]}'`) && paths.every(isStorePath) ? paths : undefined;
+    return quoted.every((text, at) => text === `'${paths[at]}'`) && paths.every(store_path/* isStorePath */.zP) ? paths : undefined;
 }
 function isRootLayer(storePath) {
     return storePath.endsWith('-customisation-layer');
@@ -57639,14 +50665,14 @@ function namesAllStorePaths({ comments, diffIds }) {
 function historyComment(paths) {
     return `store paths: [${paths.map(pythonString).join(', ')}]`;
 }
-const LAYER_NAME = pipe(string('is not a string'), regex(/^[ -~]*[ -.0-~]$/, 'is not a file name of printable ASCII characters'));
-const BASE_MANIFEST = pipe(array(object({ Layers: array(LAYER_NAME, 'is not a list') }, 'is not an object'), 'is not a list'), dist_length(1, 'does not have exactly one image'));
-const layered_config_STRINGS = array(string('is not a string'), 'is not a list');
-const BASE_CONFIG = object({
-    config: object({ Env: optional(layered_config_STRINGS, []) }, 'is not an object'),
-    rootfs: object({ diff_ids: array(DIGEST, 'is not a list') }, 'is not an object'),
+const LAYER_NAME = dist/* pipe */.FsL(dist/* string */.YjP('is not a string'), dist/* regex */.yGV(/^[ -~]*[ -.0-~]$/, 'is not a file name of printable ASCII characters'));
+const BASE_MANIFEST = dist/* pipe */.FsL(dist/* array */.YOg(dist/* object */.Ikc({ Layers: dist/* array */.YOg(LAYER_NAME, 'is not a list') }, 'is not an object'), 'is not a list'), dist/* length */.Bw9(1, 'does not have exactly one image'));
+const STRINGS = dist/* array */.YOg(dist/* string */.YjP('is not a string'), 'is not a list');
+const BASE_CONFIG = dist/* object */.Ikc({
+    config: dist/* object */.Ikc({ Env: dist/* optional */.lqM(STRINGS, []) }, 'is not an object'),
+    rootfs: dist/* object */.Ikc({ diff_ids: dist/* array */.YOg(oci_reference/* DIGEST */.Dh, 'is not a list') }, 'is not an object'),
 }, 'is not an object');
-const parseEnv = parser(optional(layered_config_STRINGS, []));
+const parseEnv = dist/* parser */.K3D(dist/* optional */.lqM(STRINGS, []));
 function unsupportedBase(document, { problem, place }) {
     const part = place === undefined ? '' : `\`${place}\` in `;
     return { ok: false, reason: `${part}the ${document} of its base image ${problem.replace(/^it /, '')}` };
@@ -57895,7 +50921,7 @@ function attributesOf(header) {
         return undefined;
     if (uid === undefined || gid === undefined || mtime === undefined)
         return undefined;
-    return { mtime, uid, gid, uname: text(265, 32), gname: text(297, 32), storeDir: store_path_storeFolder(), storeFolderMode };
+    return { mtime, uid, gid, uname: text(265, 32), gname: text(297, 32), storeDir: (0,store_path/* storeFolder */.IS)(), storeFolderMode };
 }
 
 ;// CONCATENATED MODULE: ./lib/cache/previous-image.js
@@ -57908,7 +50934,7 @@ async function readPreviousImages(registry, references, log) {
         const stored = await registry.getManifest(reference.repository, reference.digest ?? reference.tag ?? 'latest');
         if (stored === undefined)
             throw new errors/* ReuseError */.FB({ message: 'does not exist yet' });
-        return { reference, stored, content: parseManifest(stored.bytes, stored.mediaType, formatReference(reference)) };
+        return { reference, stored, content: (0,oci_manifest/* parseManifest */.Ng)(stored.bytes, stored.mediaType, (0,oci_reference/* formatReference */.FH)(reference)) };
     });
 }
 async function readReusable(items, log, read) {
@@ -57917,7 +50943,7 @@ async function readReusable(items, log, read) {
             return [await read(item)];
         }
         catch (error) {
-            const name = formatReference(item.reference);
+            const name = (0,oci_reference/* formatReference */.FH)(item.reference);
             const reason = (0,errors/* failureSummary */.jg)(error);
             log.info(error instanceof errors/* ReuseError */.FB
                 ? `${name} ${reason}; no layers are reused`
@@ -57951,7 +50977,7 @@ function reusableIn(published, diffId, images, isUsable) {
 }
 async function findPublished(registry, earlier, images, platform, log) {
     const found = await readReusable(earlier, log, (one) => readLayersOf(registry, one, platform));
-    const own = found.filter(({ repository }) => images.some((image) => sameRepository(image, repository)));
+    const own = found.filter(({ repository }) => images.some((image) => (0,oci_reference/* sameRepository */.RB)(image, repository)));
     const made = new Map(own.flatMap(({ layers }) => layers.flatMap(({ recipe, diffId }) => (recipe ? [[recipe, diffId]] : []))));
     const known = Map.groupBy(found.flatMap(({ layers }) => layers), ({ diffId, digest }) => `${diffId} ${digest}`);
     const blobs = Map.groupBy([...known.values()].flatMap(mergeRepositories), ({ diffId }) => diffId);
@@ -57959,7 +50985,7 @@ async function findPublished(registry, earlier, images, platform, log) {
         blobsOf: (diffId) => blobs.get(diffId) ?? [],
         diffIdOf: (recipe) => made.get(recipe),
         needsContent: found.some((one) => !own.includes(one) || one.layers.every(({ recipe }) => recipe === undefined)),
-        has: (repository, digest) => found.some((image) => sameRepository(image.repository, repository) && image.documents.includes(digest)),
+        has: (repository, digest) => found.some((image) => (0,oci_reference/* sameRepository */.RB)(image.repository, repository) && image.documents.includes(digest)),
     };
 }
 function mergeRepositories(same) {
@@ -57970,13 +50996,13 @@ async function readLayersOf(registry, { reference, stored, content }, platform) 
     const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
     if (image === undefined)
         throw new errors/* ReuseError */.FB({ message: 'has no image for this platform' });
-    const manifest = parseManifest(image.bytes, image.mediaType, formatReference(reference));
+    const manifest = (0,oci_manifest/* parseManifest */.Ng)(image.bytes, image.mediaType, (0,oci_reference/* formatReference */.FH)(reference));
     if (manifest.kind === 'index')
         throw new errors/* ReuseError */.FB({ message: 'is an index of indexes' });
     const bytes = await registry.getBlob(repository, manifest.config.digest, CONFIG_LIMIT);
     if (bytes === undefined)
         throw new errors/* ReuseError */.FB({ message: 'has no config in the registry' });
-    const config = parseConfig(bytes, `its config ${manifest.config.digest}`);
+    const config = (0,oci_manifest/* parseConfig */.o4)(bytes, `its config ${manifest.config.digest}`);
     const { diffIds } = config;
     if (diffIds.length !== manifest.layers.length)
         throw new errors/* ReuseError */.FB({ message: 'has a config that does not match its manifest' });
@@ -57991,10 +51017,12 @@ async function readLayersOf(registry, { reference, stored, content }, platform) 
     return { repository, layers, documents: [image.digest, manifest.config.digest] };
 }
 async function imageIn({ manifests }, registry, repository, platform) {
-    const entry = manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
+    const entry = manifests.find((one) => one.platform !== undefined && (0,oci_platform/* fits */.lA)(one.platform, platform));
     return entry && registry.getManifest(repository, entry.digest);
 }
 
+// EXTERNAL MODULE: ./lib/nix/system.js
+var nix_system = __nccwpck_require__(15294);
 ;// CONCATENATED MODULE: ./lib/cache/unchanged.js
 
 
@@ -58009,7 +51037,7 @@ async function lookForUnchanged(question, earlier, registry, log, evaluate) {
     const { system, installable, images, labels, format, rebuild, sbom } = question;
     if (rebuild)
         return undefined;
-    const platform = platformOf(system);
+    const platform = (0,nix_system/* platformOf */.tj)(system);
     const indexes = ownIndexes(earlier, images);
     if (!namesStorePath(indexes, platform))
         return undefined;
@@ -58022,7 +51050,7 @@ async function lookForUnchanged(question, earlier, registry, log, evaluate) {
 }
 function ownIndexes(earlier, images) {
     return earlier.flatMap(({ reference, content }) => {
-        const own = images.some((image) => sameRepository(image, reference.repository));
+        const own = images.some((image) => (0,oci_reference/* sameRepository */.RB)(image, reference.repository));
         return own && content.kind === 'index' ? [{ reference, manifests: content.manifests }] : [];
     });
 }
@@ -58038,7 +51066,7 @@ async function findUnchanged(registry, indexes, wanted, log) {
         const result = await checkUnchanged(registry, reference.repository, entry, manifests, wanted).catch(errors/* failureSummary */.jg);
         if (typeof result !== 'string')
             return result;
-        log.info(`Building the image for ${formatPlatform(wanted.platform)}, although ${formatReference(reference)} names its store path: ${result}`);
+        log.info(`Building the image for ${(0,oci_platform/* formatPlatform */.Bq)(wanted.platform)}, although ${(0,oci_reference/* formatReference */.FH)(reference)} names its store path: ${result}`);
     }
     return undefined;
 }
@@ -58060,8 +51088,8 @@ async function checkUnchanged(registry, repository, { digest, annotations = {} }
         return 'the manifest of the image does not name a store path';
     if (hint === undefined || !sameBuild(info, hint))
         return `the manifest of the image names ${formatBuildInfo(info)}`;
-    if (!fits(image.platform, platform))
-        return `the image is for ${formatPlatform(image.platform)}`;
+    if (!(0,oci_platform/* fits */.lA)(image.platform, platform))
+        return `the image is for ${(0,oci_platform/* formatPlatform */.Bq)(image.platform)}`;
     const missing = await missingBlobs(registry, image);
     if (missing.length > 0)
         return `${missing.length} of its layers ${missing.length === 1 ? 'is' : 'are'} missing from the registry`;
@@ -58072,14 +51100,14 @@ async function checkUnchanged(registry, repository, { digest, annotations = {} }
 function lacksSbom({ attestations, configBytes }, { sbom, format }) {
     if (!sbom || attestations.length > 0)
         return false;
-    return format !== undefined && namesAllStorePaths(parseConfig(configBytes, 'its config'));
+    return format !== undefined && namesAllStorePaths((0,oci_manifest/* parseConfig */.o4)(configBytes, 'its config'));
 }
 function hasOnlyLayersIn(format, { digest, own: { manifest } }) {
-    const parsed = parseManifest(manifest.bytes, manifest.mediaType, digest);
-    return parsed.kind === 'index' || parsed.layers.every((layer) => layerFormat(layer.mediaType) === format);
+    const parsed = (0,oci_manifest/* parseManifest */.Ng)(manifest.bytes, manifest.mediaType, digest);
+    return parsed.kind === 'index' || parsed.layers.every((layer) => (0,oci_manifest/* layerFormat */.x0)(layer.mediaType) === format);
 }
 function entriesFor(manifests, wanted) {
-    return manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
+    return manifests.filter(({ platform }) => platform !== undefined && (0,oci_platform/* fits */.lA)(platform, wanted));
 }
 function formatKeys(keys) {
     return `${keys.length === 1 ? 'label' : 'labels'} ${(0,lib_text/* sanitizeLine */.g$)(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`;
@@ -58207,7 +51235,7 @@ async function compareMembers(registry, members, published, index, log) {
         const old = await readComparable(registry, tag, listed, platform, log);
         if (old === undefined)
             return [];
-        const paths = storePathsIn(parseConfig(image.configBytes, 'the config'));
+        const paths = storePathsIn((0,oci_manifest/* parseConfig */.o4)(image.configBytes, 'the config'));
         const packages = packageChanges(old.paths, paths, tag, platform, log);
         return [{ system, platform, ...(packages && { packages }), size: { before: old.size, after } }];
     });
@@ -58220,14 +51248,14 @@ async function findComparable(registry, references, platform, log) {
             const stored = await registry.getManifest(repository, digest ?? tag ?? 'latest');
             if (stored === undefined)
                 continue;
-            const parsed = parseManifest(stored.bytes, stored.mediaType, formatReference(reference));
+            const parsed = (0,oci_manifest/* parseManifest */.Ng)(stored.bytes, stored.mediaType, (0,oci_reference/* formatReference */.FH)(reference));
             const listed = parsed.kind === 'manifest' ? stored.digest : entryFor(parsed, platform);
             const image = listed && (await readComparable(registry, reference, listed, platform, log));
             if (image !== undefined)
                 return { reference, ...image };
         }
         catch (error) {
-            log.info(`Can't compare the image with ${formatReference(reference)}: ${(0,errors/* firstLine */.TM)(error)}`);
+            log.info(`Can't compare the image with ${(0,oci_reference/* formatReference */.FH)(reference)}: ${(0,errors/* firstLine */.TM)(error)}`);
         }
     }
     return undefined;
@@ -58239,12 +51267,12 @@ function compareBuilt({ reference, paths }, { system, platform, config }, log) {
 async function readComparable(registry, reference, digest, platform, log) {
     try {
         const image = await fetchImage(registry, reference.repository, digest);
-        if (!fits(image.platform, platform))
+        if (!(0,oci_platform/* fits */.lA)(image.platform, platform))
             return undefined;
-        return { paths: storePathsIn(parseConfig(image.configBytes, 'its config')), size: compressedSize(image) };
+        return { paths: storePathsIn((0,oci_manifest/* parseConfig */.o4)(image.configBytes, 'its config')), size: compressedSize(image) };
     }
     catch (error) {
-        const name = `${formatPlatform(platform)} with ${formatReference(reference)}`;
+        const name = `${(0,oci_platform/* formatPlatform */.Bq)(platform)} with ${(0,oci_reference/* formatReference */.FH)(reference)}`;
         log.info(`Can't compare the image for ${name}: ${(0,errors/* firstLine */.TM)(error)}`);
         return undefined;
     }
@@ -58252,116 +51280,29 @@ async function readComparable(registry, reference, digest, platform, log) {
 function packageChanges(before, after, reference, platform, log) {
     if (before !== undefined && after !== undefined)
         return compareStorePaths(before, after);
-    const which = before === undefined ? formatReference(reference) : 'the new image';
-    log.info(`Can't compare the packages for ${formatPlatform(platform)}: the config of ${which} names no store paths`);
+    const which = before === undefined ? (0,oci_reference/* formatReference */.FH)(reference) : 'the new image';
+    log.info(`Can't compare the packages for ${(0,oci_platform/* formatPlatform */.Bq)(platform)}: the config of ${which} names no store paths`);
     return undefined;
 }
 function entryFor({ manifests }, wanted) {
-    return manifests.find(({ platform }) => platform !== undefined && fits(platform, wanted))?.digest;
+    return manifests.find(({ platform }) => platform !== undefined && (0,oci_platform/* fits */.lA)(platform, wanted))?.digest;
 }
 function compressedSize({ own }) {
     return own.blobs.slice(1).reduce((sum, { size }) => sum + size, 0);
 }
 
-;// CONCATENATED MODULE: ./lib/markdown.js
-const BLOCK_WIDTH = 115;
-const CELL_WIDTH = 72;
-const PIECE_WIDTH = 36;
-function code(text) {
-    const plain = plainCode(text);
-    return plain === '' ? '' : `\`${plain}\``;
-}
-function codeCell(text) {
-    const plain = plainCode(text);
-    if (plain.length <= CELL_WIDTH)
-        return code(plain);
-    const pieces = Array.from({ length: Math.ceil(plain.length / PIECE_WIDTH) }, (_, at) => escapeMarkdown(plain.slice(at * PIECE_WIDTH, (at + 1) * PIECE_WIDTH)));
-    return `<code>${pieces.join('<wbr>')}</code>`;
-}
-function plainCode(text) {
-    return text.replaceAll('`', '').replace(/\s+/g, ' ').trim();
-}
-function escapeMarkdown(text) {
-    return (text
-        .replaceAll('&', '&amp;')
-        .replaceAll('<', '&lt;')
-        .replaceAll('>', '&gt;')
-        .replace(/[\\`*_[\]~#|!$]/g, '\\$&')
-        .replace(/:(?=\/\/)/g, '&#58;')
-        .replace(/\b(www)\./gi, '$1&#46;')
-        .replace(/^(\s*\d*)(?=[-+=.)])/gm, '$1\\'));
-}
-function escapeExceptCode(text) {
-    return text
-        .split(/`([^`\n]+)`/)
-        .map((part, at) => (at % 2 === 1 ? code(part) : escapeMarkdown(part)))
-        .join('');
-}
-function codeBlock(text, language = '') {
-    const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([ticks]) => ticks.length));
-    const fence = '`'.repeat(longest + 1);
-    return [`${fence}${language}`, ...text.split('\n').map((line) => line.trimEnd()), fence, ''];
-}
-function breakLines(text) {
-    return text.split('\n').flatMap(breakLine).join('\n');
-}
-function breakLine(line) {
-    const lines = [];
-    let rest = line;
-    while (rest.length > BLOCK_WIDTH) {
-        const space = rest.lastIndexOf(' ', BLOCK_WIDTH);
-        const end = space > BLOCK_WIDTH / 4 ? space : BLOCK_WIDTH;
-        lines.push(rest.slice(0, end));
-        rest = rest.slice(end).trimStart();
-    }
-    return [...lines, rest];
-}
-function formatText(text) {
-    const blocks = [];
-    for (const line of text.split('\n')) {
-        const block = blocks.at(-1);
-        if (block?.[0] !== undefined && isIndented(block[0]) === isIndented(line))
-            block.push(line);
-        else
-            blocks.push([line]);
-    }
-    return blocks.flatMap((block) => {
-        const [first = ''] = block;
-        if (isIndented(first))
-            return codeBlock(block.map((line) => line.replace(/^ {2}/, '')).join('\n'));
-        const shown = block.filter((line) => line.trim() !== '').map((line) => escapeExceptCode(line.trim()));
-        return shown.length === 0 ? [] : [shown.join('<br>'), ''];
-    });
-}
-function isIndented(line) {
-    return line.startsWith('  ');
-}
-function table(header, rows) {
-    if (rows.length === 0)
-        return [];
-    const format = (cells) => `| ${cells.map((cell) => cell.replace(/\\?\|/g, '\\|')).join(' | ')} |`;
-    return [format(header), `|${'---|'.repeat(header.length)}`, ...rows.map(format), ''];
-}
-function foldLines(title, lines) {
-    return [`<details><summary>${title}</summary>`, '', ...lines, '</details>', ''];
-}
-function bulletList(items) {
-    return [...items.map((item) => `- ${item}`), ''];
-}
-function joinLines(...all) {
-    return `${all.join('\n').trimEnd()}\n`;
-}
-
+// EXTERNAL MODULE: ./lib/markdown.js
+var markdown = __nccwpck_require__(45162);
 ;// CONCATENATED MODULE: ./lib/changes/report.js
 
 
 
 
 function logChanges({ against, platforms }, log) {
-    const name = formatReference(against);
+    const name = (0,oci_reference/* formatReference */.FH)(against);
     for (const { platform, packages, size } of platforms) {
         const parts = [...(packages ? [formatPackageChanges(packages)] : []), ...(size ? [formatSizes(size)] : [])];
-        log.info(`Changes for ${formatPlatform(platform)} since ${name}: ${parts.join('; ')}`);
+        log.info(`Changes for ${(0,oci_platform/* formatPlatform */.Bq)(platform)} since ${name}: ${parts.join('; ')}`);
     }
 }
 function formatPackageChanges(packages) {
@@ -58379,35 +51320,35 @@ function describeChanges({ against, platforms }) {
         return [];
     const sized = platforms.some(({ size }) => size !== undefined);
     const { digest, ...name } = against;
-    const at = digest === undefined || against.tag === undefined ? '' : ` (${code(shortDigest(digest))})`;
+    const at = digest === undefined || against.tag === undefined ? '' : ` (${(0,markdown/* code */.aY)((0,oci_reference/* shortDigest */.VK)(digest))})`;
     const groups = Map.groupBy(platforms, ({ packages }) => JSON.stringify(packages && rowsOf(packages)));
     return [
         '### What changed',
         '',
-        `Compared with ${code(formatReference(at === '' ? against : name))}${at}:`,
+        `Compared with ${(0,markdown/* code */.aY)((0,oci_reference/* formatReference */.FH)(at === '' ? against : name))}${at}:`,
         '',
-        ...table(['platform', ...COUNTED, ...(sized ? ['compressed size'] : [])], platforms.map((one) => describePlatform(one, sized))),
+        ...(0,markdown/* table */.tp)(['platform', ...COUNTED, ...(sized ? ['compressed size'] : [])], platforms.map((one) => describePlatform(one, sized))),
         ...[...groups.values()].flatMap(describePackages),
     ];
 }
 function describePlatform({ platform, packages, size }, sized) {
     const counts = packages ? countsOf(packages).map(({ count }) => String(count)) : ['not known', '', '', ''];
-    return [formatPlatform(platform), ...counts, ...(sized ? [size ? formatSizes(size) : ''] : [])];
+    return [(0,oci_platform/* formatPlatform */.Bq)(platform), ...counts, ...(sized ? [size ? formatSizes(size) : ''] : [])];
 }
 function describePackages(same) {
     const [{ packages } = {}] = same;
     const rows = packages ? rowsOf(packages) : [];
     if (rows.length === 0)
         return [];
-    const tabulateRows = (some) => table(['change', 'package'], some.map(({ change, text }) => [change, codeCell(text)]));
+    const tabulateRows = (some) => (0,markdown/* table */.tp)(['change', 'package'], some.map(({ change, text }) => [change, (0,markdown/* codeCell */.MZ)(text)]));
     const folded = rows.slice(ROWS_SHOWN, ROWS_FOLDED);
     const left = rows.length - ROWS_SHOWN - folded.length;
     const more = [...tabulateRows(folded), ...(left > 0 ? [`Not shown: ${left} more.`, ''] : [])];
     return [
-        `**${same.map(({ platform }) => formatPlatform(platform)).join(', ')}**`,
+        `**${same.map(({ platform }) => (0,oci_platform/* formatPlatform */.Bq)(platform)).join(', ')}**`,
         '',
         ...tabulateRows(rows.slice(0, ROWS_SHOWN)),
-        ...(folded.length === 0 ? [] : foldLines(`${rows.length - ROWS_SHOWN} more`, more)),
+        ...(folded.length === 0 ? [] : (0,markdown/* foldLines */.r7)(`${rows.length - ROWS_SHOWN} more`, more)),
     ];
 }
 const ROWS_SHOWN = 10;
@@ -58447,7 +51388,7 @@ const LIST_LIMIT = 4096;
 function serializablePlatform({ system, platform, packages, size }, most) {
     return {
         system,
-        platform: formatPlatform(platform),
+        platform: (0,oci_platform/* formatPlatform */.Bq)(platform),
         ...(packages && cutLists(packages, most)),
         ...(size && { size }),
     };
@@ -58458,6 +51399,8 @@ function cutLists({ added, removed, updated, rebuilt }, most) {
     return { added: first, removed: second, updated: third, rebuilt, ...(truncated && { truncated }) };
 }
 
+// EXTERNAL MODULE: ./lib/process/command.js
+var process_command = __nccwpck_require__(67892);
 ;// CONCATENATED MODULE: ./lib/docker/docker.js
 
 
@@ -58483,7 +51426,7 @@ async function keepsLayersUncompressed() {
     return exitCode === 0 && stdout.includes('io.containerd.snapshotter.v1');
 }
 async function loadedImage(configDigest, names) {
-    const candidates = [configDigest, ...names.filter(isReference).slice(0, NAMES_LIMIT)];
+    const candidates = [configDigest, ...names.filter(oci_reference/* isReference */.A_).slice(0, NAMES_LIMIT)];
     for (const name of candidates) {
         const { exitCode, log } = await runDocker(['image', 'inspect', '--format', '{{.Id}}', name]);
         if (exitCode === 0)
@@ -58503,7 +51446,7 @@ async function tagImage(image, reference) {
         throw dockerFailed(`Docker could not tag the image as ${reference}`, log);
 }
 async function runDocker(args, silenceMs = DOCKER_SILENCE, options = {}) {
-    const result = await runCommand('docker', args, { trust: 'everything', silenceMs, ...options });
+    const result = await (0,process_command/* runCommand */.d)('docker', args, { trust: 'everything', silenceMs, ...options });
     if (result === undefined)
         throw dockerMissing();
     const [command = ''] = args;
@@ -58544,7 +51487,7 @@ async function loadImage(feed, hintFor = () => undefined, { silence = DOCKER_SIL
         const [fed] = await Promise.allSettled([feed(docker.input)]);
         if (fed.status === 'rejected' && !isBrokenPipe(fed.reason) && progress.stalled() === undefined)
             throw fed.reason;
-        const loading = startActivity('docker load');
+        const loading = (0,lib_log/* startActivity */.CL)('docker load');
         const { failure, log } = await docker.ended.finally(loading.end);
         if (fed.status === 'fulfilled' && failure === undefined)
             return fed.value;
@@ -58611,7 +51554,7 @@ const ALLOW_KVM = `Use a runner that has /dev/kvm, and add the feature to Nix:
 const SYMPTOMS = [
     {
         pattern: /No space left on device/i,
-        hint: ({ space }) => `The disk is full${space === undefined ? '' : ` (now ${space})`}. ${MORE_SPACE}`,
+        hint: ({ space }) => `The disk is full${space === undefined ? '' : ` (now ${space})`}. ${lib_advice/* MORE_SPACE */.p8}`,
     },
     {
         pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
@@ -58740,26 +51683,26 @@ function explainIgnoredSettings(names) {
   nix-args: --accept-flake-config`;
 }
 function describeRunner(system) {
-    const label = hostedRunner(system);
+    const label = (0,nix_system/* hostedRunner */.y4)(system);
     return `a runner that is ${system}${label === undefined ? '' : ` (runs-on: ${label})`}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/nix-log-event.js
 
 
-const fields = optional(array(union([string(), number()])), []);
-const NIX_EVENT = variant('action', [
-    object({
-        action: literal('start'),
-        id: string(),
-        type: number(),
-        level: number(),
-        text: string(),
+const fields = dist/* optional */.lqM(dist/* array */.YOg(dist/* union */.KCZ([dist/* string */.YjP(), dist/* number */.aig()])), []);
+const NIX_EVENT = dist/* variant */.Oxt('action', [
+    dist/* object */.Ikc({
+        action: dist/* literal */.euz('start'),
+        id: dist/* string */.YjP(),
+        type: dist/* number */.aig(),
+        level: dist/* number */.aig(),
+        text: dist/* string */.YjP(),
         fields,
     }),
-    object({ action: literal('stop'), id: string() }),
-    object({ action: literal('result'), id: string(), type: number(), fields }),
-    object({ action: literal('msg'), level: number(), msg: string() }),
+    dist/* object */.Ikc({ action: dist/* literal */.euz('stop'), id: dist/* string */.YjP() }),
+    dist/* object */.Ikc({ action: dist/* literal */.euz('result'), id: dist/* string */.YjP(), type: dist/* number */.aig(), fields }),
+    dist/* object */.Ikc({ action: dist/* literal */.euz('msg'), level: dist/* number */.aig(), msg: dist/* string */.YjP() }),
 ]);
 const ACTIVITY = { copyPath: 100, build: 105 };
 const RESULT = { buildLogLine: 101, progress: 105, setExpected: 106, postBuildLogLine: 107 };
@@ -58769,7 +51712,7 @@ const ID_LENGTH = 40;
 function parseNixEvent(line) {
     if (!line.startsWith('@nix {'))
         return undefined;
-    const read = readJson(NIX_EVENT, line.slice(5).replace(ID, '"$1":"$2"'));
+    const read = (0,lib_json/* readJson */.V)(NIX_EVENT, line.slice(5).replace(ID, '"$1":"$2"'));
     return read.ok && !('id' in read.value && read.value.id.length > ID_LENGTH) ? read.value : undefined;
 }
 
@@ -58801,6 +51744,10 @@ function stopActivity(progress, id) {
         running.delete(id);
         return { ...tally, done: tally.done + (kind === 'bytes' ? Math.max(done, expected) : done), running };
     });
+}
+function countProgress({ builds, copies }) {
+    const [built, fetched] = [totalOf(builds), totalOf(copies)];
+    return { done: built.done + fetched.done, total: built.expected + fetched.expected };
 }
 function formatProgress({ builds, copies, bytes }) {
     const [built, fetched] = [totalOf(builds), totalOf(copies)];
@@ -58991,43 +51938,8 @@ function withoutControls(text) {
     return (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(text)).replaceAll('\n', '');
 }
 
-;// CONCATENATED MODULE: ./lib/nix/nix.js
-
-
-
-const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
-async function runNix(args, shown, { trust = 'nix', echo = true } = {}) {
-    const result = await runCommand('nix', [...FEATURES, ...args], { trust, shown, echo });
-    if (result !== undefined)
-        return result;
-    throw nixMissing();
-}
-const VERSION_TIMEOUT = 10_000;
-async function findNixVersion() {
-    const result = await runCommand('nix', ['--version'], { trust: 'nix', timeoutMs: VERSION_TIMEOUT });
-    return result && formatNixVersion(result.stdout);
-}
-function formatNixVersion(output) {
-    const [line = ''] = output.trim().split('\n');
-    const [, name, version] = /^nix \(([^)]+)\) (\S+)$/.exec((0,lib_text/* sanitizeLine */.g$)(line)) ?? [];
-    if (name === undefined || version === undefined)
-        return 'Nix of an unknown version';
-    return /\d/.test(name) ? `${name} (Nix ${version})` : `${name.replace(/, like Nix$/, '')} ${version}`;
-}
-function nixMissing() {
-    return new errors/* NixError */.Yq({
-        message: 'Nix is not installed on this runner',
-        hint: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
-    });
-}
-function foreignOptions({ system, runnerSystem }) {
-    return system === runnerSystem ? [] : ['--option', 'extra-platforms', system];
-}
-function errorIn(log) {
-    const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
-    return (0,lib_text/* sanitizeLine */.g$)(errors.at(-1) ?? (0,lib_text/* lastLines */.w$)(log, 3));
-}
-
+// EXTERNAL MODULE: ./lib/nix/nix.js
+var nix = __nccwpck_require__(83020);
 ;// CONCATENATED MODULE: ./lib/nix/packages.js
 
 
@@ -59037,14 +51949,14 @@ function errorIn(log) {
 
 
 async function readPackages(call) {
-    const known = `{ ${SYSTEMS.map((system) => `${system} = null;`).join(' ')} }`;
+    const known = `{ ${nix_system/* SYSTEMS */.LB.map((system) => `${system} = null;`).join(' ')} }`;
     const all = await evaluate(call, '', `packages: {
     systems = builtins.attrNames packages;
     names = builtins.mapAttrs (_: builtins.attrNames) (builtins.intersectAttrs ${known} packages);
   }`, WITHOUT_BUILDS);
-    const found = readJson(ALL, all.stdout);
+    const found = (0,lib_json/* readJson */.V)(ALL, all.stdout);
     if (!found.ok)
-        return packages_readSystems(call);
+        return readSystems(call);
     return found.value.systems.map((system) => {
         const names = found.value.names[system];
         return names === undefined ? { kind: 'unsupported', system } : { kind: 'evaluated', system, names };
@@ -59058,26 +51970,26 @@ function formatPackages(packages, attribute) {
         return `${system}: container images can't be built for it`;
     return `${system}: ${formatNearest(packages.names, attributeNames(attribute)[0] ?? '') || 'none'}`;
 }
-const NAMES = array(string());
-const ALL = object({ systems: NAMES, names: record(string(), NAMES) });
+const NAMES = dist/* array */.YOg(dist/* string */.YjP());
+const ALL = dist/* object */.Ikc({ systems: NAMES, names: dist/* record */.g1P(dist/* string */.YjP(), NAMES) });
 const WITHOUT_BUILDS = ['--option', 'allow-import-from-derivation', 'false'];
-async function packages_readSystems(call) {
+async function readSystems(call) {
     const listed = await evaluate(call, '', 'builtins.attrNames');
-    const systems = readJson(NAMES, listed.stdout);
+    const systems = (0,lib_json/* readJson */.V)(NAMES, listed.stdout);
     if (!systems.ok)
         throw packagesNotEvaluated(call, listed.log);
     const read = [];
     for (const system of systems.value)
-        read.push(SYSTEMS.includes(system) ? await readPackagesFor(call, system) : { kind: 'unsupported', system });
+        read.push(nix_system/* SYSTEMS */.LB.includes(system) ? await readPackagesFor(call, system) : { kind: 'unsupported', system });
     return read;
 }
 async function readPackagesFor(call, system) {
     const { stdout, log } = await evaluate(call, `.${system}`, 'builtins.attrNames');
-    const names = readJson(NAMES, stdout);
-    return names.ok ? { kind: 'evaluated', system, names: names.value } : { kind: 'failed', system, why: errorIn(log) };
+    const names = (0,lib_json/* readJson */.V)(NAMES, stdout);
+    return names.ok ? { kind: 'evaluated', system, names: names.value } : { kind: 'failed', system, why: (0,nix/* errorIn */.Kd)(log) };
 }
 function evaluate({ flake, nixArgs }, of, apply, options = []) {
-    return runNix(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false);
+    return (0,nix/* runNix */.dI)(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false);
 }
 function attributeNames(attribute) {
     return (attribute.match(/(?:"[^"]*"|[^."])+/g) ?? []).map((name) => name.replaceAll('"', ''));
@@ -59140,7 +52052,7 @@ async function suggestPackages({ installable, system, nixArgs, runnerSystem }) {
     }
 }
 async function suggestFileAttributes({ installable, system, nixArgs }) {
-    const type = await runNix(['eval', '--raw', ...nixArgs, ...installable.options, 'type'], false);
+    const type = await (0,nix/* runNix */.dI)(['eval', '--raw', ...nixArgs, ...installable.options, 'type'], false);
     if (type.exitCode === 0 && type.stdout.trim() === 'derivation')
         return `The file evaluates to a derivation, which has no such attribute. If the derivation is the image, set:
   attribute: ""`;
@@ -59153,14 +52065,14 @@ async function suggestFileAttributes({ installable, system, nixArgs }) {
       is = builtins.typeOf value;
       names = if builtins.isAttrs value then builtins.attrNames value else [ ];
     }`;
-    const { stdout } = await runNix(['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe], false);
-    const file = readJson(FILE_VALUE, stdout);
+    const { stdout } = await (0,nix/* runNix */.dI)(['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe], false);
+    const file = (0,lib_json/* readJson */.V)(FILE_VALUE, stdout);
     const rule = 'Set `attribute` (default: containerImage) to an attribute of the set that the file contains or its function returns.';
     if (!file.ok || file.value.is !== 'set')
         return rule;
     return `The file has these attributes: ${formatNearest(file.value.names, installable.text) || 'none'}. ${rule}`;
 }
-const FILE_VALUE = object({ is: string(), names: array(string()) });
+const FILE_VALUE = dist/* object */.Ikc({ is: dist/* string */.YjP(), names: dist/* array */.YOg(dist/* string */.YjP()) });
 
 ;// CONCATENATED MODULE: ./lib/nix/failure.js
 
@@ -59234,7 +52146,7 @@ function installableOf(inputs, runnerSystem) {
 function storePlaceOf({ options, text }) {
     if (options.length > 0 || text.includes('#') || !text.includes('/'))
         return undefined;
-    return placeInStore(text.replace(/\^[^/]*$/, ''));
+    return (0,store_path/* placeInStore */.cB)(text.replace(/\^[^/]*$/, ''));
 }
 function refusePartOfStorePath(text) {
     const place = storePlaceOf({ options: [], text });
@@ -59272,7 +52184,11 @@ function attributeOf({ options, text, name }, attribute) {
     return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` };
 }
 
+// EXTERNAL MODULE: ./lib/progress.js
+var progress = __nccwpck_require__(61288);
 ;// CONCATENATED MODULE: ./lib/nix/logged-run.js
+
+
 
 
 async function runNixLogged(args, target, show, echo = true) {
@@ -59281,21 +52197,25 @@ async function runNixLogged(args, target, show, echo = true) {
 }
 async function runShown(args, show, echo) {
     let log = startNixLog(performance.now());
+    const meter = (0,progress/* startMeter */.o)('Nix', 'builds and downloads');
     const showAll = (lines) => lines.forEach(show);
     const update = (read) => {
         log = read.log;
+        const { done, total } = countProgress(log.progress);
+        meter.update(done, total);
         showAll(read.shown);
     };
     const reminder = setInterval(() => update(remind(log, performance.now())), 1000);
     try {
         const onLine = (line) => update(readNixLine(log, line, performance.now()));
-        const result = await runNix(args, onLine, { echo });
+        const result = await (0,nix/* runNix */.dI)(args, onLine, { echo });
         if (result.exitCode === 0)
             showAll(endNixLog(log));
         return { result, log };
     }
     finally {
         clearInterval(reminder);
+        meter.end();
     }
 }
 function supportsLogFormat({ result, log }) {
@@ -59322,7 +52242,7 @@ async function evaluateImage(call, log) {
     if (installable.options.length > 0 && given.some((word) => word.startsWith('--arg-from-')))
         return undefined;
     log.info(`Evaluating ${installable.name}`);
-    const args = ['eval', '--json', ...foreignOptions(call)];
+    const args = ['eval', '--json', ...(0,nix/* foreignOptions */.DK)(call)];
     const image = installable.options.length > 0 ? callFunction(given) : 'value';
     const target = [...given, text, '--apply', describeDerivation(image, output)];
     const run = await runNixLogged(args, target, (line) => log.info(line), false);
@@ -59332,26 +52252,26 @@ async function evaluateImage(call, log) {
     }
     if (run.result.exitCode !== 0)
         throw await buildFailed(call, run);
-    const read = readJson(EVALUATED, run.result.stdout);
-    if (!read.ok || read.value === null || !isStorePath(read.value.derivation))
+    const read = (0,lib_json/* readJson */.V)(EVALUATED, run.result.stdout);
+    if (!read.ok || read.value === null || !(0,store_path/* isStorePath */.zP)(read.value.derivation))
         return undefined;
     const { derivation, place, stream, conf, ...rest } = read.value;
-    const pathOr = (path) => (path !== null && isStorePath(path) ? path : undefined);
+    const pathOr = (path) => (path !== null && (0,store_path/* isStorePath */.zP)(path) ? path : undefined);
     const { ignoredSettings } = run.log;
     const paths = { derivation, storePath: pathOr(place), stream: pathOr(stream), conf: pathOr(conf) };
     return { ...rest, ...paths, ignoredSettings };
 }
 function storePathBeforeBuild({ text }, evaluation) {
-    return isStorePath(text) && !text.endsWith('.drv') ? text : evaluation?.storePath;
+    return (0,store_path/* isStorePath */.zP)(text) && !text.endsWith('.drv') ? text : evaluation?.storePath;
 }
 const OUTPUT_NAME = /^[A-Za-z_][\w-]{0,100}$/;
-const EVALUATED = nullable(object({
-    derivation: string(),
-    output: pipe(string(), regex(OUTPUT_NAME)),
-    place: string(),
-    stream: nullable(string()),
-    conf: nullable(string()),
-    nixVersion: string(),
+const EVALUATED = dist/* nullable */.mee(dist/* object */.Ikc({
+    derivation: dist/* string */.YjP(),
+    output: dist/* pipe */.FsL(dist/* string */.YjP(), dist/* regex */.yGV(OUTPUT_NAME)),
+    place: dist/* string */.YjP(),
+    stream: dist/* nullable */.mee(dist/* string */.YjP()),
+    conf: dist/* nullable */.mee(dist/* string */.YjP()),
+    nixVersion: dist/* string */.YjP(),
 }));
 function callFunction(args) {
     const set = args.flatMap((word, at) => {
@@ -59383,6 +52303,8 @@ function describeDerivation(image, output) {
     ].join(' ');
 }
 
+// EXTERNAL MODULE: external "node:crypto"
+var external_node_crypto_ = __nccwpck_require__(77598);
 // EXTERNAL MODULE: external "node:util"
 var external_node_util_ = __nccwpck_require__(57975);
 ;// CONCATENATED MODULE: ./lib/compress/codec.js
@@ -59737,6 +52659,8 @@ function digestFrom(hash) {
     return `sha256:${hash.digest('hex')}`;
 }
 
+// EXTERNAL MODULE: external "node:fs/promises"
+var external_node_fs_promises_ = __nccwpck_require__(51455);
 ;// CONCATENATED MODULE: ./lib/fs/regular-file.js
 
 
@@ -59744,7 +52668,7 @@ function digestFrom(hash) {
 
 async function resolveWithin(path, root) {
     try {
-        const [target, folder] = await Promise.all([(0,promises_.realpath)(path), (0,promises_.realpath)(root)]);
+        const [target, folder] = await Promise.all([(0,external_node_fs_promises_.realpath)(path), (0,external_node_fs_promises_.realpath)(root)]);
         if (isWithin(target, folder))
             return target;
     }
@@ -59760,7 +52684,7 @@ async function openRegularFile(path, root) {
     if (target === undefined)
         throw new errors/* FileError */.f6({ message: `${path} does not exist` });
     const flags = external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NONBLOCK | external_node_fs_.constants.O_NOFOLLOW;
-    const handle = await (0,promises_.open)(target, flags).catch((error) => {
+    const handle = await (0,external_node_fs_promises_.open)(target, flags).catch((error) => {
         throw unreadable(path, error);
     });
     try {
@@ -59805,7 +52729,7 @@ async function* contentOf({ handle, size }, path) {
 }
 async function isFolder(path) {
     try {
-        return (await (0,promises_.stat)(path)).isDirectory();
+        return (await (0,external_node_fs_promises_.stat)(path)).isDirectory();
     }
     catch (error) {
         throw unreadable(path, error);
@@ -59818,7 +52742,7 @@ async function listFolder(path, root) {
         throw new errors/* FileError */.f6({ message: `${path} does not exist` });
     const names = [];
     try {
-        for await (const { name } of await (0,promises_.opendir)(target, { bufferSize: 512 })) {
+        for await (const { name } of await (0,external_node_fs_promises_.opendir)(target, { bufferSize: 512 })) {
             names.push(name);
             if (names.length > regular_file_NAMES_LIMIT)
                 break;
@@ -59832,8 +52756,8 @@ async function listFolder(path, root) {
     throw new errors/* FileError */.f6({ message: `The folder ${path} has more than ${regular_file_NAMES_LIMIT} files` });
 }
 async function isStillWithin({ fd }, root) {
-    const target = await (0,promises_.readlink)(`/proc/self/fd/${fd}`).catch(() => undefined);
-    return target === undefined || isWithin(target, await (0,promises_.realpath)(root));
+    const target = await (0,external_node_fs_promises_.readlink)(`/proc/self/fd/${fd}`).catch(() => undefined);
+    return target === undefined || isWithin(target, await (0,external_node_fs_promises_.realpath)(root));
 }
 function isWithin(path, folder) {
     const below = (0,external_node_path_.relative)(folder, path);
@@ -59935,7 +52859,7 @@ function readImageConfig(bytes, name, path) {
 }
 function parseImageConfig(bytes, name, path) {
     try {
-        return parseConfig(bytes, `the config ${name}`);
+        return (0,oci_manifest/* parseConfig */.o4)(bytes, `the config ${name}`);
     }
     catch (error) {
         if (error instanceof errors/* FormatError */.IF)
@@ -59944,16 +52868,16 @@ function parseImageConfig(bytes, name, path) {
     }
 }
 const DESCRIPTION_LIMIT = 8 * 1024 * 1024;
-const DESCRIPTION = object({
-    'image-config': looseObject({}),
-    layers: nullable(array(object({ diff_ids: string() })), []),
+const DESCRIPTION = dist/* object */.Ikc({
+    'image-config': dist/* looseObject */._H3({}),
+    layers: dist/* nullable */.mee(dist/* array */.YOg(dist/* object */.Ikc({ diff_ids: dist/* string */.YjP() })), []),
 });
 async function readDescription(path, root) {
     const file = await openRegularFile(path, root);
     try {
         if (file.size > DESCRIPTION_LIMIT)
             return { fault: `it has ${(0,lib_text/* formatBytes */.z3)(file.size)}` };
-        const read = readJson(DESCRIPTION, await readWhole(file, path));
+        const read = (0,lib_json/* readJson */.V)(DESCRIPTION, await readWhole(file, path));
         if (!read.ok)
             return { fault: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
         const diffIds = read.value.layers.map((layer) => layer.diff_ids);
@@ -59971,7 +52895,7 @@ async function readDescription(path, root) {
 
 
 function parseLayeredDescription(json) {
-    const read = readJson(layered_description_DESCRIPTION, json);
+    const read = (0,lib_json/* readJson */.V)(layered_description_DESCRIPTION, json);
     if (!read.ok)
         return { ok: false, reason: reasonOf(read) };
     const reason = unsupportedNumber(json.toString()) ?? conflictingField(read.value);
@@ -59979,7 +52903,7 @@ function parseLayeredDescription(json) {
 }
 function descriptionInWrapper(script) {
     const [, stream = '', description = ''] = WRAPPER.exec(script) ?? [];
-    return isStorePath(stream) && isStorePath(description) && description.endsWith('.json') ? description : undefined;
+    return (0,store_path/* isStorePath */.zP)(stream) && (0,store_path/* isStorePath */.zP)(description) && description.endsWith('.json') ? description : undefined;
 }
 const WRAPPER = /^#! ?\/[^\s]*\/(?:ba)?sh(?: -e)?\s*\nexec(?: +-a "\$0")? +"(\/[^\s"]+)" +(\/[^\s"]+) +(?:"\$\{extraFlagsArray\[@\]\}" +)?"\$@" *\n*$/;
 const KEYS = [
@@ -59994,30 +52918,30 @@ const KEYS = [
     'store_layers',
 ];
 const KEYS_OF_2024 = ['gid', 'gname', 'mtime', 'uid', 'uname'];
-const layered_description_TEXT = string('is not a string');
-const PATH_IN_STORE = pipe(layered_description_TEXT, check(isStorePath, 'is not a store path'));
-const DATE = pipe(layered_description_TEXT, check((text) => text !== 'now', 'is `now`, which makes each image different'), check((text) => toSeconds(text) !== undefined, 'is not a date like 1970-01-01T00:00:01+00:00'));
-const MTIME = pipe(DATE, transform((text) => toSeconds(text) ?? 0), check((seconds) => seconds >= 0 && seconds < 8 ** 11, 'is not between the years 1970 and 2242'));
-const layered_description_ID = pipe(union([number(), pipe(string(), regex(/^(?:0|[1-9]\d{0,9})$/, 'is not a user or group ID'))], 'is not a user or group ID'), transform(Number), check((id) => Number.isInteger(id) && id >= 0 && id < 2 ** 32, 'is not a user or group ID'));
-const NAME = pipe(layered_description_TEXT, check((text) => !/\p{Cc}/u.test(text), 'has a control character'));
-const OBJECT = custom(isObject, 'is not an object');
-const FIELDS = object({
-    architecture: pipe(layered_description_TEXT, nonEmpty('is empty')),
+const TEXT = dist/* string */.YjP('is not a string');
+const PATH_IN_STORE = dist/* pipe */.FsL(TEXT, dist/* check */.z6Y(store_path/* isStorePath */.zP, 'is not a store path'));
+const DATE = dist/* pipe */.FsL(TEXT, dist/* check */.z6Y((text) => text !== 'now', 'is `now`, which makes each image different'), dist/* check */.z6Y((text) => toSeconds(text) !== undefined, 'is not a date like 1970-01-01T00:00:01+00:00'));
+const MTIME = dist/* pipe */.FsL(DATE, dist/* transform */.pdi((text) => toSeconds(text) ?? 0), dist/* check */.z6Y((seconds) => seconds >= 0 && seconds < 8 ** 11, 'is not between the years 1970 and 2242'));
+const layered_description_ID = dist/* pipe */.FsL(dist/* union */.KCZ([dist/* number */.aig(), dist/* pipe */.FsL(dist/* string */.YjP(), dist/* regex */.yGV(/^(?:0|[1-9]\d{0,9})$/, 'is not a user or group ID'))], 'is not a user or group ID'), dist/* transform */.pdi(Number), dist/* check */.z6Y((id) => Number.isInteger(id) && id >= 0 && id < 2 ** 32, 'is not a user or group ID'));
+const NAME = dist/* pipe */.FsL(TEXT, dist/* check */.z6Y((text) => !/\p{Cc}/u.test(text), 'has a control character'));
+const OBJECT = dist/* custom */.IeY(isObject, 'is not an object');
+const FIELDS = dist/* object */.Ikc({
+    architecture: dist/* pipe */.FsL(TEXT, dist/* nonEmpty */.hq('is empty')),
     config: OBJECT,
     created: DATE,
     customisation_layer: PATH_IN_STORE,
-    from_image: nullable(layered_description_TEXT),
-    os: literal('linux', 'is not `linux`'),
-    repo_tag: layered_description_TEXT,
-    store_dir: pipe(layered_description_TEXT, check((text) => text !== '/' && text.startsWith('/') && external_node_path_.posix.resolve(text) === text, 'is not an absolute path')),
-    store_layers: array(array(PATH_IN_STORE, 'is not a list'), 'is not a list'),
-    mtime: optional(MTIME),
-    uid: optional(layered_description_ID),
-    gid: optional(layered_description_ID),
-    uname: optional(NAME),
-    gname: optional(NAME),
+    from_image: dist/* nullable */.mee(TEXT),
+    os: dist/* literal */.euz('linux', 'is not `linux`'),
+    repo_tag: TEXT,
+    store_dir: dist/* pipe */.FsL(TEXT, dist/* check */.z6Y((text) => text !== '/' && text.startsWith('/') && external_node_path_.posix.resolve(text) === text, 'is not an absolute path')),
+    store_layers: dist/* array */.YOg(dist/* array */.YOg(PATH_IN_STORE, 'is not a list'), 'is not a list'),
+    mtime: dist/* optional */.lqM(MTIME),
+    uid: dist/* optional */.lqM(layered_description_ID),
+    gid: dist/* optional */.lqM(layered_description_ID),
+    uname: dist/* optional */.lqM(NAME),
+    gname: dist/* optional */.lqM(NAME),
 });
-const layered_description_DESCRIPTION = pipe(OBJECT, rawCheck(({ dataset, addIssue }) => {
+const layered_description_DESCRIPTION = dist/* pipe */.FsL(OBJECT, dist/* rawCheck */.H0v(({ dataset, addIssue }) => {
     if (!dataset.typed)
         return;
     const message = keyProblem(Object.keys(dataset.value)) ?? textProblem(dataset.value);
@@ -60086,18 +53010,18 @@ function conflictingField(fields) {
     const outside = [...store_layers.flat(), customisation_layer].find((path) => external_node_path_.posix.dirname(path) !== store_dir);
     if (outside !== undefined)
         return `its description has the path ${outside}, which is not directly in ${store_dir}`;
-    if (mtime === undefined && !is(MTIME, created))
+    if (mtime === undefined && !dist.is(MTIME, created))
         return '`created` in its description is not between the years 1970 and 2242';
     if (from_image === null)
         return undefined;
     if (!isBelowStorePath(from_image, store_dir))
         return '`from_image` in its description is not in the Nix store';
-    return is(ENV, config['Env']) ? undefined : '`config.Env` in its description is not a list of strings';
+    return dist.is(ENV, config['Env']) ? undefined : '`config.Env` in its description is not a list of strings';
 }
-const ENV = optional(array(string()));
+const ENV = dist/* optional */.lqM(dist/* array */.YOg(dist/* string */.YjP()));
 function isBelowStorePath(path, storeDir) {
     const [name = ''] = path.slice(storeDir.length + 1).split('/');
-    return path.startsWith(`${storeDir}/`) && external_node_path_.posix.resolve(path) === path && isStorePath(`${storeDir}/${name}`);
+    return path.startsWith(`${storeDir}/`) && external_node_path_.posix.resolve(path) === path && (0,store_path/* isStorePath */.zP)(`${storeDir}/${name}`);
 }
 function toSeconds(text) {
     const [, local, sign, hours, minutes] = ISO_DATE.exec(text) ?? [];
@@ -60165,7 +53089,7 @@ function goReplaceAll(expression, text, replacement) {
 
 
 function parseNix2containerImage(json, store) {
-    const read = readJson(IMAGE, json);
+    const read = (0,lib_json/* readJson */.V)(IMAGE, json);
     if (!read.ok)
         return { ok: false, reason: read.place === undefined ? read.problem : `${read.place}: ${read.problem}` };
     const { arch, created, layers, 'image-config': config } = read.value;
@@ -60207,69 +53131,69 @@ function nix2containerConfig({ os, architecture, created, config, layers }) {
     return Buffer.from(goJson(image));
 }
 const VERSION = 1;
-const nix2container_TEXT = pipe(string(), check((text) => text.isWellFormed() && !/[\0\b\f]/.test(text), 'has an unusual character'));
-const TIME = pipe(string(), regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{0,8}[1-9])?(?:Z|(?![+-]00:00)[+-]\d\d:\d\d)$/, 'is not a time as Go formats it'));
-const nix2container_ID = pipe(number(), integer(), minValue(0), maxValue(0xffffffff));
-const REGEX = pipe(nix2container_TEXT, check((source) => goRegExp(source) !== undefined, 'is a regular expression that only Go understands'));
+const nix2container_TEXT = dist/* pipe */.FsL(dist/* string */.YjP(), dist/* check */.z6Y((text) => text.isWellFormed() && !/[\0\b\f]/.test(text), 'has an unusual character'));
+const TIME = dist/* pipe */.FsL(dist/* string */.YjP(), dist/* regex */.yGV(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{0,8}[1-9])?(?:Z|(?![+-]00:00)[+-]\d\d:\d\d)$/, 'is not a time as Go formats it'));
+const nix2container_ID = dist/* pipe */.FsL(dist/* number */.aig(), dist/* integer */.ndf(), dist/* minValue */.Wwf(0), dist/* maxValue */.cGV(0xffffffff));
+const REGEX = dist/* pipe */.FsL(nix2container_TEXT, dist/* check */.z6Y((source) => goRegExp(source) !== undefined, 'is a regular expression that only Go understands'));
 function mapOf(schema) {
-    return pipe(custom((value) => nix2container_isObject(value) && Object.entries(value).every(([key, one]) => is(nix2container_TEXT, key) && is(schema, one)), 'is not an object with such values'), transform((value) => new Map(Object.entries(value))));
+    return dist/* pipe */.FsL(dist/* custom */.IeY((value) => nix2container_isObject(value) && Object.entries(value).every(([key, one]) => dist.is(nix2container_TEXT, key) && dist.is(schema, one)), 'is not an object with such values'), dist/* transform */.pdi((value) => new Map(Object.entries(value))));
 }
 function nix2container_isObject(value) {
     return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
-const SETTINGS = strictObject({
-    User: optional(nix2container_TEXT),
-    ExposedPorts: optional(mapOf(strictObject({}))),
-    Env: optional(array(nix2container_TEXT)),
-    Entrypoint: optional(array(nix2container_TEXT)),
-    Cmd: optional(array(nix2container_TEXT)),
-    Volumes: optional(mapOf(strictObject({}))),
-    WorkingDir: optional(nix2container_TEXT),
-    Labels: optional(mapOf(nix2container_TEXT)),
-    StopSignal: optional(nix2container_TEXT),
-    ArgsEscaped: optional(dist_boolean()),
+const SETTINGS = dist/* strictObject */.rej({
+    User: dist/* optional */.lqM(nix2container_TEXT),
+    ExposedPorts: dist/* optional */.lqM(mapOf(dist/* strictObject */.rej({}))),
+    Env: dist/* optional */.lqM(dist/* array */.YOg(nix2container_TEXT)),
+    Entrypoint: dist/* optional */.lqM(dist/* array */.YOg(nix2container_TEXT)),
+    Cmd: dist/* optional */.lqM(dist/* array */.YOg(nix2container_TEXT)),
+    Volumes: dist/* optional */.lqM(mapOf(dist/* strictObject */.rej({}))),
+    WorkingDir: dist/* optional */.lqM(nix2container_TEXT),
+    Labels: dist/* optional */.lqM(mapOf(nix2container_TEXT)),
+    StopSignal: dist/* optional */.lqM(nix2container_TEXT),
+    ArgsEscaped: dist/* optional */.lqM(dist/* boolean */.zMY()),
 });
-const HISTORY = strictObject({
-    created: optional(TIME),
-    created_by: optional(nix2container_TEXT),
-    author: optional(nix2container_TEXT),
-    comment: optional(nix2container_TEXT),
-    empty_layer: optional(dist_boolean()),
+const HISTORY = dist/* strictObject */.rej({
+    created: dist/* optional */.lqM(TIME),
+    created_by: dist/* optional */.lqM(nix2container_TEXT),
+    author: dist/* optional */.lqM(nix2container_TEXT),
+    comment: dist/* optional */.lqM(nix2container_TEXT),
+    empty_layer: dist/* optional */.lqM(dist/* boolean */.zMY()),
 });
-const PERM = strictObject({
+const PERM = dist/* strictObject */.rej({
     regex: REGEX,
-    mode: pipe(string(), regex(/^[0-7]{0,7}$/, 'is not a mode')),
+    mode: dist/* pipe */.FsL(dist/* string */.YjP(), dist/* regex */.yGV(/^[0-7]{0,7}$/, 'is not a mode')),
     uid: nix2container_ID,
     gid: nix2container_ID,
     uname: nix2container_TEXT,
     gname: nix2container_TEXT,
 });
-const nix2container_PATH = strictObject({
+const PATH = dist/* strictObject */.rej({
     path: nix2container_TEXT,
-    options: optional(strictObject({
-        rewrite: strictObject({
+    options: dist/* optional */.lqM(dist/* strictObject */.rej({
+        rewrite: dist/* strictObject */.rej({
             regex: REGEX,
-            repl: pipe(nix2container_TEXT, check((text) => !text.includes('$'), 'refers to groups')),
+            repl: dist/* pipe */.FsL(nix2container_TEXT, dist/* check */.z6Y((text) => !text.includes('$'), 'refers to groups')),
         }),
-        perms: optional(pipe(array(PERM), minLength(1))),
+        perms: dist/* optional */.lqM(dist/* pipe */.FsL(dist/* array */.YOg(PERM), dist/* minLength */.BpQ(1))),
     })),
 });
 const TAR = 'application/vnd.oci.image.layer.v1.tar';
-const LAYER = pipe(strictObject({
-    digest: DIGEST,
-    size: pipe(number(), safeInteger(), minValue(0)),
-    diff_ids: DIGEST,
-    paths: optional(pipe(array(nix2container_PATH), minLength(1))),
-    mediatype: picklist([TAR, `${TAR}+gzip`, `${TAR}+zstd`]),
-    'layer-path': optional(pipe(nix2container_TEXT, minLength(1))),
+const LAYER = dist/* pipe */.FsL(dist/* strictObject */.rej({
+    digest: oci_reference/* DIGEST */.Dh,
+    size: dist/* pipe */.FsL(dist/* number */.aig(), dist/* safeInteger */.Y2b(), dist/* minValue */.Wwf(0)),
+    diff_ids: oci_reference/* DIGEST */.Dh,
+    paths: dist/* optional */.lqM(dist/* pipe */.FsL(dist/* array */.YOg(PATH), dist/* minLength */.BpQ(1))),
+    mediatype: dist/* picklist */.KIO([TAR, `${TAR}+gzip`, `${TAR}+zstd`]),
+    'layer-path': dist/* optional */.lqM(dist/* pipe */.FsL(nix2container_TEXT, dist/* minLength */.BpQ(1))),
     History: HISTORY,
-}), check((layer) => layer.paths !== undefined || layer['layer-path'] !== undefined, 'has no content'), check(({ digest, diff_ids, mediatype }) => mediatype !== TAR || digest === diff_ids, 'has two digests'), check((layer) => layer.mediatype === TAR || layer['layer-path'] !== undefined, 'is compressed, but has no file'));
-const IMAGE = strictObject({
-    version: literal(VERSION),
+}), dist/* check */.z6Y((layer) => layer.paths !== undefined || layer['layer-path'] !== undefined, 'has no content'), dist/* check */.z6Y(({ digest, diff_ids, mediatype }) => mediatype !== TAR || digest === diff_ids, 'has two digests'), dist/* check */.z6Y((layer) => layer.mediatype === TAR || layer['layer-path'] !== undefined, 'is compressed, but has no file'));
+const IMAGE = dist/* strictObject */.rej({
+    version: dist/* literal */.euz(VERSION),
     'image-config': SETTINGS,
-    layers: pipe(array(LAYER), minLength(1)),
-    arch: pipe(nix2container_TEXT, minLength(1)),
-    created: nullish(TIME),
+    layers: dist/* pipe */.FsL(dist/* array */.YOg(LAYER), dist/* minLength */.BpQ(1)),
+    arch: dist/* pipe */.FsL(nix2container_TEXT, dist/* minLength */.BpQ(1)),
+    created: dist/* nullish */.cl6(TIME),
 });
 function layerOf({ digest, diff_ids, paths = [], mediatype, 'layer-path': file, History, }) {
     return {
@@ -60461,7 +53385,7 @@ async function addStorePath(root, { path, rewrite, perms }, place) {
             for (const child of listNames(file).sort().reverse())
                 pending.push(`${path}/${child}`);
         if (count % FILES_PER_TURN === 0)
-            await (0,external_node_timers_promises_.setImmediate)();
+            await (0,promises_.setImmediate)();
     }
 }
 function* walkTree({ children }, path) {
@@ -60675,7 +53599,7 @@ function readSmall(file, content) {
     }
 }
 async function* readLarge(file, buffer) {
-    const handle = await (0,promises_.open)(placeOf(file), OPEN_FLAGS).catch((error) => {
+    const handle = await (0,external_node_fs_promises_.open)(placeOf(file), OPEN_FLAGS).catch((error) => {
         throw nix2container_tree_unreadable(file, error);
     });
     try {
@@ -60783,7 +53707,7 @@ async function findInFolder(path, root) {
     const sources = new Map();
     for (const name of names) {
         const source = await sourceAt((0,external_node_path_.join)(path, name), root);
-        const place = source && (await (0,promises_.realpath)(source.path));
+        const place = source && (await (0,external_node_fs_promises_.realpath)(source.path));
         if (source && place && !sources.has(place))
             sources.set(place, source);
     }
@@ -60869,8 +53793,8 @@ function createHeaderEncoder(attributes) {
     const ids = numberRecord('uid', uid, 8) + numberRecord('gid', gid, 8);
     const time = numberRecord('mtime', mtime, 12);
     const shared = {
-        owner: python_tar_octal(uid, 8) + python_tar_octal(gid, 8),
-        mtime: python_tar_octal(mtime, 12),
+        owner: octal(uid, 8) + octal(gid, 8),
+        mtime: octal(mtime, 12),
         names: asciiField(uname, 32) + asciiField(gname, 32),
     };
     return (member) => {
@@ -60922,7 +53846,7 @@ function python_tar_isAscii(bytes) {
     return !/[\x80-\xff]/.test(bytes);
 }
 function encodeHeader({ name, mode, owner, size, mtime, flag, linkName, names }) {
-    const start = asciiField(name, 100) + python_tar_octal(mode, 8) + owner + python_tar_octal(size, 12) + mtime;
+    const start = asciiField(name, 100) + octal(mode, 8) + owner + octal(size, 12) + mtime;
     const end = `${flag}${asciiField(linkName, 100)}ustar\x0000${names}`;
     const header = Buffer.alloc(PYTHON_TAR_BLOCK);
     header.write(`${start}        ${end}`, 'latin1');
@@ -60937,9 +53861,9 @@ function encodePax(records, header) {
     const pax = encodeHeader({
         name: '././@PaxHeader',
         mode: 0,
-        owner: python_tar_octal(0, 8) + python_tar_octal(0, 8),
+        owner: octal(0, 8) + octal(0, 8),
         size,
-        mtime: python_tar_octal(0, 12),
+        mtime: octal(0, 12),
         flag: 'x',
         linkName: '',
         names: '\0'.repeat(64),
@@ -60965,7 +53889,7 @@ function asciiField(bytes, length) {
     const text = python_tar_isAscii(bytes) ? bytes : bytes.replace(NON_ASCII, '?');
     return text.slice(0, length).padEnd(length, '\0');
 }
-function python_tar_octal(value, length) {
+function octal(value, length) {
     return `${(python_tar_fitsField(value, length) ? value : 0).toString(8).padStart(length - 1, '0')}\0`;
 }
 function python_tar_fitsField(value, digits) {
@@ -60980,7 +53904,7 @@ function python_tar_fitsField(value, digits) {
 async function* readStoreLayer(recipe, { root = '' } = {}) {
     for (const chunk of layerChunks(recipe, root)) {
         yield chunk;
-        await (0,external_node_timers_promises_.setImmediate)();
+        await (0,promises_.setImmediate)();
     }
 }
 const store_layer_CHUNK = 256 * 1024;
@@ -61175,7 +54099,7 @@ async function readLayeredImage(path) {
     return { path, root: storeDir, format: 'layered', layered: { layers, base, image } };
 }
 async function readNix2containerImage(path) {
-    const store = store_path_storeFolder();
+    const store = (0,store_path/* storeFolder */.IS)();
     const parsed = parseNix2containerImage(await readFileOf(path, (0,external_node_path_.dirname)(path), DESCRIPTION_LIMIT), store);
     if (!parsed.ok)
         throw new NotDescribed(`its description is not supported: ${parsed.reason}`);
@@ -61196,7 +54120,7 @@ async function readNix2containerImage(path) {
     const image = {
         names: [],
         config: readImageConfig(configBytes, 'that its description gives', path),
-        configDigest: digestOf(configBytes),
+        configDigest: (0,oci_reference/* digestOf */.ol)(configBytes),
         configBytes,
         layerNames: layers.map(({ name }) => name),
     };
@@ -61234,7 +54158,7 @@ async function findBase(path, storeDir) {
 async function readCustomisation(path, storeDir) {
     const checksum = (await readFileOf((0,external_node_path_.join)(path, 'checksum'), storeDir, 1024)).toString('latin1').trim();
     const diffId = `sha256:${checksum}`;
-    if (!isDigest(diffId))
+    if (!(0,oci_reference/* isDigest */.Bc)(diffId))
         throw new NotDescribed(`${(0,external_node_path_.join)(path, 'checksum')} is not a SHA-256 hash`);
     const tar = (0,external_node_path_.join)(path, 'layer.tar');
     async function* content() {
@@ -61247,7 +54171,7 @@ function describedImage(description, layers, paths, diffIds, path, base) {
     return {
         names: [description.repoTag],
         config: readImageConfig(configBytes, 'that its description gives', path),
-        configDigest: digestOf(configBytes),
+        configDigest: (0,oci_reference/* digestOf */.ol)(configBytes),
         configBytes,
         layerNames: [...(base?.layerNames ?? []), ...layers.map(({ name }) => name)],
         recipes: new Map(layers.flatMap(({ name, recipe }) => (recipe === undefined ? [] : [[name, recipe]]))),
@@ -61271,7 +54195,7 @@ function parseBase({ archiveManifest, configBytes }) {
 
 async function imageOfLayout(contents, path, platform) {
     const index = await requireDocument('index.json', contents, 'its index.json', path);
-    const images = await listImages(contents, { bytes: index, mediaType: OCI_INDEX, name: 'its index.json' }, path);
+    const images = await listImages(contents, { bytes: index, mediaType: oci_manifest/* OCI_INDEX */.$p, name: 'its index.json' }, path);
     const descriptor = await chooseImage(images, contents, path, platform);
     const bytes = await documentOf(contents, descriptor, path);
     const manifest = parseLayoutManifest(bytes, descriptor.mediaType, `its manifest ${descriptor.digest}`, path);
@@ -61328,7 +54252,7 @@ async function listedBy({ bytes, mediaType, name }, contents, path) {
         throw damagedImage(path, `${name} is not an index`);
     if (index.manifests.length > LISTED_LIMIT)
         throw damagedImage(path, `${name} lists ${index.manifests.length} manifests; the limit is ${LISTED_LIMIT}`);
-    const listed = index.manifests.filter((one) => !isAttestation(one));
+    const listed = index.manifests.filter((one) => !(0,oci_manifest/* isAttestation */.H3)(one));
     const distinct = [...new Map(listed.map((one) => [one.digest, one])).values()];
     if (distinct.length === 1)
         return distinct;
@@ -61345,12 +54269,12 @@ async function chooseImage(images, contents, path, wanted) {
     if (more.length === 0)
         return only;
     const placed = await placeImages(images, contents);
-    const fitting = wanted === undefined ? placed : placed.filter(({ platform }) => platform && fits(platform, wanted));
-    const exact = fitting.filter(({ platform }) => platform && wanted && samePlatform(platform, wanted));
+    const fitting = wanted === undefined ? placed : placed.filter(({ platform }) => platform && (0,oci_platform/* fits */.lA)(platform, wanted));
+    const exact = fitting.filter(({ platform }) => platform && wanted && (0,oci_platform/* samePlatform */.my)(platform, wanted));
     const chosen = exact.length === 1 ? exact[0] : fitting.length === 1 ? fitting[0] : undefined;
     if (chosen !== undefined)
         return chosen.image;
-    const suffix = wanted === undefined ? '' : ` for ${formatPlatform(wanted)}`;
+    const suffix = wanted === undefined ? '' : ` for ${(0,oci_platform/* formatPlatform */.Bq)(wanted)}`;
     if (fitting.length === 0)
         throw new errors/* ImageError */.C8({
             message: `${path} has no image${suffix}`,
@@ -61376,12 +54300,12 @@ async function placeImages(images, contents) {
 }
 async function configOf({ digest, mediaType }, contents) {
     const bytes = await contents.document(blobName(digest));
-    const manifest = bytes && ifValid(() => parseManifest(bytes, mediaType, digest));
+    const manifest = bytes && ifValid(() => (0,oci_manifest/* parseManifest */.Ng)(bytes, mediaType, digest));
     return manifest?.kind === 'manifest' ? manifest.config.digest : undefined;
 }
 async function configPlatform(config, contents) {
     const bytes = await contents.document(blobName(config));
-    return bytes && ifValid(() => parseConfig(bytes, config));
+    return bytes && ifValid(() => (0,oci_manifest/* parseConfig */.o4)(bytes, config));
 }
 function ifValid(read) {
     try {
@@ -61394,12 +54318,12 @@ function ifValid(read) {
     }
 }
 function formatImages(images) {
-    return formatNames(images.map(({ image, platform }) => `${image.digest}${platform ? ` for ${formatPlatform(platform)}` : ''}`), '\n');
+    return formatNames(images.map(({ image, platform }) => `${image.digest}${platform ? ` for ${(0,oci_platform/* formatPlatform */.Bq)(platform)}` : ''}`), '\n');
 }
 async function mayBeImage({ artifactType, digest, mediaType }, contents, path) {
     if (artifactType !== undefined && !IMAGE_CONFIGS.has(artifactType))
         return false;
-    if (!isManifestType(mediaType) && !isIndexType(mediaType))
+    if (!(0,oci_manifest/* isManifestType */.Q3)(mediaType) && !(0,oci_manifest/* isIndexType */.$U)(mediaType))
         return false;
     const bytes = await contents.document(blobName(digest));
     if (bytes === undefined)
@@ -61410,13 +54334,13 @@ async function mayBeImage({ artifactType, digest, mediaType }, contents, path) {
     const { config, layers } = manifest;
     return IMAGE_CONFIGS.has(config.mediaType) && (layers.length === 0 || layers.some((one) => isLayer(one.mediaType)));
 }
-const IMAGE_CONFIGS = new Set([OCI_CONFIG, 'application/vnd.docker.container.image.v1+json']);
+const IMAGE_CONFIGS = new Set([oci_manifest/* OCI_CONFIG */.TF, 'application/vnd.docker.container.image.v1+json']);
 function isLayer(mediaType) {
     return /^application\/vnd\.(oci\.image\.layer|docker\.image\.rootfs)\./.test(mediaType);
 }
 function parseLayoutManifest(bytes, mediaType, name, path) {
     try {
-        return parseManifest(bytes, mediaType, name);
+        return (0,oci_manifest/* parseManifest */.Ng)(bytes, mediaType, name);
     }
     catch (error) {
         if (error instanceof errors/* FormatError */.IF)
@@ -61428,7 +54352,7 @@ async function documentOf(contents, { digest, size }, path) {
     const bytes = await requireDocument(blobName(digest), contents, digest, path);
     if (bytes.length !== size)
         throw damagedImage(path, `${digest} has ${bytes.length} bytes instead of ${size}`);
-    if (digestOf(bytes) !== digest)
+    if ((0,oci_reference/* digestOf */.ol)(bytes) !== digest)
         throw damagedImage(path, `the content of ${digest} does not match its digest`);
     return bytes;
 }
@@ -61472,15 +54396,15 @@ async function imageOfDockerArchive(contents, path) {
     if (missing.length > 0)
         throw damagedImage(path, `these layers are missing: ${formatNames(missing)}`);
     const names = manifest.RepoTags ?? [];
-    return { names, config, configDigest: digestOf(configBytes), configBytes, layerNames, archiveManifest };
+    return { names, config, configDigest: (0,oci_reference/* digestOf */.ol)(configBytes), configBytes, layerNames, archiveManifest };
 }
-const docker_archive_MANIFEST = array(object({
-    Config: string(),
-    RepoTags: nullish(array(string())),
-    Layers: nullish(array(string()), []),
+const MANIFEST = dist/* array */.YOg(dist/* object */.Ikc({
+    Config: dist/* string */.YjP(),
+    RepoTags: dist/* nullish */.cl6(dist/* array */.YOg(dist/* string */.YjP())),
+    Layers: dist/* nullish */.cl6(dist/* array */.YOg(dist/* string */.YjP()), []),
 }));
 function parseDockerManifest(bytes, path) {
-    const read = readJson(docker_archive_MANIFEST, bytes);
+    const read = (0,lib_json/* readJson */.V)(MANIFEST, bytes);
     if (!read.ok)
         throw damagedImage(path, `its manifest.json${read.place === undefined ? '' : `, at ${read.place}`}: ${read.problem}`);
     const [entry, ...more] = read.value;
@@ -61884,7 +54808,7 @@ function storePathsOf(names, store = storeFolder()) {
     }
     return [...found].toSorted();
 }
-function createStorePathSet(store = store_path_storeFolder()) {
+function createStorePathSet(store = (0,store_path/* storeFolder */.IS)()) {
     const found = new Set();
     let last = ' ';
     return {
@@ -61900,13 +54824,13 @@ function createStorePathSet(store = store_path_storeFolder()) {
         sorted: () => [...found].toSorted(),
     };
 }
-function storePathOfEntry(name, store = store_path_storeFolder()) {
+function storePathOfEntry(name, store = (0,store_path/* storeFolder */.IS)()) {
     const absolute = name.replace(/^(?:\.?\/)*/, '/');
     if (!absolute.startsWith(`${store}/`))
         return undefined;
     const [first = ''] = absolute.slice(store.length + 1).split('/', 1);
     const path = `${store}/${first}`;
-    return isStorePath(path) ? path : undefined;
+    return (0,store_path/* isStorePath */.zP)(path) ? path : undefined;
 }
 
 ;// CONCATENATED MODULE: ./lib/push/check.js
@@ -61993,7 +54917,7 @@ function unexpectedLayer(name = '', diffId, expected) {
 }
 function checkBlob({ layerNames, manifest }, at, { digest, format }, { path }) {
     const blob = manifest?.layers[at];
-    const listed = blob && layerFormat(blob.mediaType);
+    const listed = blob && (0,oci_manifest/* layerFormat */.x0)(blob.mediaType);
     if (listed === undefined)
         return;
     if (format !== listed)
@@ -62022,7 +54946,7 @@ function notATar(name, { path }) {
 const CONCURRENT_BLOBS = 16;
 async function copyImages(registry, copies) {
     const blobs = copies.flatMap(({ image, to }) => contentsOf(image).flatMap((content) => content.blobs.map((blob) => ({ blob, from: image.repository, to }))));
-    const waiting = [...new Map(blobs.map((one) => [`${formatRepository(one.to)}@${one.blob.digest}`, one])).values()];
+    const waiting = [...new Map(blobs.map((one) => [`${(0,oci_reference/* formatRepository */.Sh)(one.to)}@${one.blob.digest}`, one])).values()];
     let sent = 0;
     const copyNext = async () => {
         for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
@@ -62057,7 +54981,7 @@ function streamedBlob(registry, { digest, size }, from) {
     const failure = (detail, cause) => new RegistryError({
         host: from.host,
         problem: cause === undefined ? 'doubtful' : 'other',
-        message: `Can't read all of the blob ${formatRepository(from)}@${digest}`,
+        message: `Can't read all of the blob ${(0,oci_reference/* formatRepository */.Sh)(from)}@${digest}`,
         detail,
         ...(cause !== undefined && { hint: 'Run the job again later.' }),
         cause,
@@ -62186,18 +55110,18 @@ function withFallback(source, login) {
 function isFallback(credential) {
     return credential?.kind === 'password' && credential.fallback === true;
 }
-const AUTH_ENTRY = object({
-    auth: nullish(string()),
-    identitytoken: nullish(string()),
-    username: nullish(string()),
-    password: nullish(string()),
+const AUTH_ENTRY = dist/* object */.Ikc({
+    auth: dist/* nullish */.cl6(dist/* string */.YjP()),
+    identitytoken: dist/* nullish */.cl6(dist/* string */.YjP()),
+    username: dist/* nullish */.cl6(dist/* string */.YjP()),
+    password: dist/* nullish */.cl6(dist/* string */.YjP()),
 });
-const CREDENTIAL_FILE = object({
-    auths: nullish(record(string(), nullish(AUTH_ENTRY))),
-    credHelpers: nullish(record(string(), string())),
-    credsStore: nullish(string()),
+const CREDENTIAL_FILE = dist/* object */.Ikc({
+    auths: dist/* nullish */.cl6(dist/* record */.g1P(dist/* string */.YjP(), dist/* nullish */.cl6(AUTH_ENTRY))),
+    credHelpers: dist/* nullish */.cl6(dist/* record */.g1P(dist/* string */.YjP(), dist/* string */.YjP())),
+    credsStore: dist/* nullish */.cl6(dist/* string */.YjP()),
 });
-const HELPER_ANSWER = object({ Username: string(), Secret: string() });
+const HELPER_ANSWER = dist/* object */.Ikc({ Username: dist/* string */.YjP(), Secret: dist/* string */.YjP() });
 function registryKeys(host) {
     return host === 'docker.io' ? [HUB_KEY, host, 'index.docker.io', 'registry-1.docker.io'] : [host];
 }
@@ -62207,12 +55131,12 @@ function helperFor(host, helpers) {
     return key === undefined ? undefined : helpers[key];
 }
 async function readCredentialFile(file, host) {
-    const text = await (0,promises_.readFile)(file, 'utf8').catch((error) => {
+    const text = await (0,external_node_fs_promises_.readFile)(file, 'utf8').catch((error) => {
         if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
             return '{}';
         throw unreadableCredentials(file, host, error.message);
     });
-    const result = readJson(CREDENTIAL_FILE, text.trim() === '' ? '{}' : text);
+    const result = (0,lib_json/* readJson */.V)(CREDENTIAL_FILE, text.trim() === '' ? '{}' : text);
     if (result.ok)
         return result.value;
     const { place } = result;
@@ -62263,7 +55187,7 @@ async function fromHelper(name, file, host) {
     const program = `docker-credential-${name}`;
     if (!/^[A-Za-z0-9._-]{1,100}$/.test(name))
         throw helperFailed(program, file, host, 'this is not a program name');
-    const result = await runCommand(program, ['get'], {
+    const result = await (0,process_command/* runCommand */.d)(program, ['get'], {
         trust: 'everything',
         input: registryKeys(host)[0] ?? host,
         timeoutMs: 60_000,
@@ -62278,7 +55202,7 @@ async function fromHelper(name, file, host) {
     throw helperFailed(program, file, host, (0,lib_text/* sanitize */.aj)(log.trim()) || `it exited with status ${exitCode}`);
 }
 function readHelperAnswer(stdout, program, file, host) {
-    const answer = readJson(HELPER_ANSWER, stdout);
+    const answer = (0,lib_json/* readJson */.V)(HELPER_ANSWER, stdout);
     if (!answer.ok)
         throw helperFailed(program, file, host, 'its output is not the JSON of a credential helper');
     const { Username: username, Secret: secret } = answer.value;
@@ -62306,10 +55230,10 @@ function helperFailed(program, file, host, why) {
 
 
 
-const TOKEN_ANSWER = object({
-    token: nullish(string()),
-    access_token: nullish(string()),
-    expires_in: nullish(number()),
+const TOKEN_ANSWER = dist/* object */.Ikc({
+    token: dist/* nullish */.cl6(dist/* string */.YjP()),
+    access_token: dist/* nullish */.cl6(dist/* string */.YjP()),
+    expires_in: dist/* nullish */.cl6(dist/* number */.aig()),
 });
 const TOKEN_LIMIT = 1024 * 1024;
 const SHORTEST_TOKEN = 16;
@@ -62320,7 +55244,7 @@ async function fetchTokenOnce(call) {
     const realm = realmOf(call);
     const asked = Date.now();
     const reply = (await exchangeIdentityToken(call, realm)) ?? (await getToken(call, realm));
-    const answer = readJson(TOKEN_ANSWER, reply.content ?? '');
+    const answer = (0,lib_json/* readJson */.V)(TOKEN_ANSWER, reply.content ?? '');
     const secret = answer.ok ? answer.value.token || answer.value.access_token : undefined;
     if (!answer.ok || !secret)
         throw tokenError(call, realm, '');
@@ -62405,7 +55329,7 @@ function scopesOf({ repository, access, from }) {
     return from === undefined ? [scope] : [scope, `repository:${from.path}:pull`];
 }
 function tokenOperation({ repository }) {
-    return `get a token for ${formatRepository(repository)}`;
+    return `get a token for ${(0,oci_reference/* formatRepository */.Sh)(repository)}`;
 }
 function tokenError(call, realm, detail, reply) {
     const { host } = call.repository;
@@ -62458,7 +55382,7 @@ function createAuthorization({ http, credentials, onSecret }) {
     const logins = createExpiringCache();
     const acceptedLogins = new Set();
     function loginOf(repository) {
-        return logins.get(formatRepository(repository), async () => ({
+        return logins.get((0,oci_reference/* formatRepository */.Sh)(repository), async () => ({
             value: await credentials(repository),
             expires: Date.now() + CREDENTIAL_LIFETIME,
         }));
@@ -62520,7 +55444,7 @@ function createAuthorization({ http, credentials, onSecret }) {
         },
         cachedHeader(repository, access, from) {
             if (challenges.get(repository.host)?.challenge.scheme === 'basic')
-                return encodeBasic(logins.peek(formatRepository(repository)), onSecret);
+                return encodeBasic(logins.peek((0,oci_reference/* formatRepository */.Sh)(repository)), onSecret);
             return tokens.peek(tokenKey(widen({ repository, access, from })))?.header;
         },
         challenged(host, challenge, registry, refused) {
@@ -62561,7 +55485,7 @@ function ignoreMissingLogin(error) {
         throw error;
 }
 function tokenKey({ repository, access, from }) {
-    return `${access} ${formatRepository(repository)} ${from?.path ?? ''}`;
+    return `${access} ${(0,oci_reference/* formatRepository */.Sh)(repository)} ${from?.path ?? ''}`;
 }
 function loginKey(host, credential) {
     return JSON.stringify([host, credential]);
@@ -62980,7 +55904,7 @@ function isClientError({ status }) {
     return status >= 400 && status < 500;
 }
 function formatContentName(repository, reference) {
-    return `${formatRepository(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
+    return `${(0,oci_reference/* formatRepository */.Sh)(repository)}${(0,oci_reference/* isDigest */.Bc)(reference) ? '@' : ':'}${reference}`;
 }
 function contentWithinLimit(reply, { repository, operation, limit = 0 }) {
     if (reply.content !== undefined)
@@ -63000,7 +55924,7 @@ function wrongDigest({ repository, operation }, expected, actual) {
 }
 function notStored({ repository: { host }, operation }, { status, headers }, digest) {
     const stored = headers.get('docker-content-digest') ?? '';
-    const wrong = isDigest(stored) && stored !== digest;
+    const wrong = (0,oci_reference/* isDigest */.Bc)(stored) && stored !== digest;
     return new RegistryError({
         host,
         problem: 'doubtful',
@@ -63067,7 +55991,7 @@ function createBlobWriter(requests) {
         return reply;
     }
     function cancelUpload(repository, path, from) {
-        const operation = `cancel an upload to ${formatRepository(repository)}`;
+        const operation = `cancel an upload to ${(0,oci_reference/* formatRepository */.Sh)(repository)}`;
         transport.sendInBackground({
             method: 'DELETE',
             repository,
@@ -63088,7 +56012,7 @@ function createBlobWriter(requests) {
             from,
             path: `blobs/uploads/?${query}`,
             headers: { 'content-length': '0' },
-            operation: `mount ${digest} in ${formatRepository(repository)}`,
+            operation: `mount ${digest} in ${(0,oci_reference/* formatRepository */.Sh)(repository)}`,
             attempts: 2,
         };
         const { value: reply, error } = await settled(transport.send(call));
@@ -63120,7 +56044,7 @@ function createBlobWriter(requests) {
             let begun = from && (await askToMount(repository, blob.digest, from));
             if (begun === 'mounted')
                 return begun;
-            const operation = `upload the blob ${formatRepository(repository)}@${blob.digest}`;
+            const operation = `upload the blob ${(0,oci_reference/* formatRepository */.Sh)(repository)}@${blob.digest}`;
             const attempt = async (work) => {
                 const upload = { repository, access: 'pull,push', operation, work };
                 const location = begun;
@@ -63139,7 +56063,7 @@ function createBlobWriter(requests) {
             throw await requests.errorOf({ method: 'PUT', repository, operation }, reply);
         },
         async checkPush(repository) {
-            const name = formatRepository(repository);
+            const name = (0,oci_reference/* formatRepository */.Sh)(repository);
             const upload = { repository, access: 'pull,push', operation: `push to ${name}` };
             const call = { ...upload, method: 'POST', path: 'blobs/uploads/', headers: { 'content-length': '0' } };
             const begun = await requests.retryDoubtful(async () => {
@@ -63171,15 +56095,15 @@ function uploadLocation(reply, { repository, operation }) {
 }
 function provesBlob({ ok, status, headers }, digest) {
     const stored = headers.get('docker-content-digest') ?? '';
-    if (isDigest(stored))
+    if ((0,oci_reference/* isDigest */.Bc)(stored))
         return stored === digest && ok && status < 300;
     return status === 201 || status === 204;
 }
-const EMPTY_BLOB = digestOf(new Uint8Array());
+const EMPTY_BLOB = (0,oci_reference/* digestOf */.ol)(new Uint8Array());
 function createBlobReader(requests) {
     const { http } = requests;
     async function findBlob(repository, digest, exists) {
-        const operation = `look for the blob ${formatRepository(repository)}@${digest}`;
+        const operation = `look for the blob ${(0,oci_reference/* formatRepository */.Sh)(repository)}@${digest}`;
         const call = { method: 'GET', repository, access: 'pull', path: `blobs/${digest}`, operation };
         const read = async () => {
             const reply = await requests.find(call);
@@ -63201,7 +56125,7 @@ function createBlobReader(requests) {
                 if (reply === undefined)
                     return undefined;
                 const bytes = contentWithinLimit(reply, call);
-                const actual = digestOf(bytes);
+                const actual = (0,oci_reference/* digestOf */.ol)(bytes);
                 if (actual !== digest)
                     throw wrongDigest(call, digest, actual);
                 return bytes;
@@ -63228,7 +56152,7 @@ function isBlobAnswer({ headers }, digest) {
 }
 function blobOf(bytes) {
     return {
-        digest: digestOf(bytes),
+        digest: (0,oci_reference/* digestOf */.ol)(bytes),
         size: bytes.length,
         open: () => external_node_stream_.Readable.from([bytes], { objectMode: false }),
     };
@@ -63252,17 +56176,17 @@ function withLabels(bytes, labels) {
 }
 function reusableDescriptor({ manifest }, at) {
     const descriptor = manifest?.layers[at];
-    return descriptor && layerFormat(descriptor.mediaType) !== undefined ? descriptor : undefined;
+    return descriptor && (0,oci_manifest/* layerFormat */.x0)(descriptor.mediaType) !== undefined ? descriptor : undefined;
 }
 function manifestOf(image, config, layers, info) {
     const { manifest } = image;
     const unchanged = layers.every((layer, at) => reusableDescriptor(image, at)?.digest === layer.digest);
     if (manifest === undefined || !unchanged)
         return composeManifest(image, config, layers, info);
-    if (manifest.mediaType === OCI_MANIFEST)
+    if (manifest.mediaType === oci_manifest/* OCI_MANIFEST */.EG)
         return rewriteManifest(manifest, config, info);
     if (config.digest === image.configDigest)
-        return { ...manifest, digest: digestOf(manifest.bytes) };
+        return { ...manifest, digest: (0,oci_reference/* digestOf */.ol)(manifest.bytes) };
     return composeManifest(image, config, layers, info);
 }
 function rewriteManifest({ bytes, mediaType }, { digest, size }, info) {
@@ -63270,13 +56194,13 @@ function rewriteManifest({ bytes, mediaType }, { digest, size }, info) {
     const config = original.config.digest === digest ? original.config : { ...original.config, digest, size, data: undefined };
     const annotations = withBuildInfo(original.annotations ?? {}, info);
     const rewritten = Buffer.from(JSON.stringify({ ...original, config, annotations }));
-    return { bytes: rewritten, digest: digestOf(rewritten), mediaType };
+    return { bytes: rewritten, digest: (0,oci_reference/* digestOf */.ol)(rewritten), mediaType };
 }
 function composeManifest(image, config, layers, info) {
     const bytes = Buffer.from(JSON.stringify({
         schemaVersion: 2,
-        mediaType: OCI_MANIFEST,
-        config: { mediaType: OCI_CONFIG, digest: config.digest, size: config.size },
+        mediaType: oci_manifest/* OCI_MANIFEST */.EG,
+        config: { mediaType: oci_manifest/* OCI_CONFIG */.TF, digest: config.digest, size: config.size },
         layers: layers.map(({ digest, size, format }, at) => {
             const original = reusableDescriptor(image, at);
             const recipe = image.recipes?.get(image.layerNames[at] ?? '');
@@ -63285,13 +56209,15 @@ function composeManifest(image, config, layers, info) {
                 ...(recipe && recipeAnnotation(recipe)),
             };
             const annotated = Object.keys(annotations).length > 0 && { annotations };
-            return { mediaType: layerType(format), digest, size, ...annotated };
+            return { mediaType: (0,oci_manifest/* layerType */.ON)(format), digest, size, ...annotated };
         }),
         annotations: withBuildInfo(image.manifest?.annotations ?? {}, info),
     }));
-    return { bytes, digest: digestOf(bytes), mediaType: OCI_MANIFEST };
+    return { bytes, digest: (0,oci_reference/* digestOf */.ol)(bytes), mediaType: oci_manifest/* OCI_MANIFEST */.EG };
 }
 
+// EXTERNAL MODULE: ./lib/inputs/tags.js
+var inputs_tags = __nccwpck_require__(24644);
 ;// CONCATENATED MODULE: ./lib/registry/tags.js
 
 
@@ -63302,7 +56228,7 @@ class TagConflict extends errors/* TagError */.PC {
     name = 'TagConflict';
     constructor({ tag, before }, now) {
         super({
-            message: `${formatReference(tag)} was updated by another run while this job was running`,
+            message: `${(0,oci_reference/* formatReference */.FH)(tag)} was updated by another run while this job was running`,
             detail: `it ${before === undefined ? 'did not exist' : `pointed to ${before.digest}`}, and now ${now === undefined ? 'does not exist' : `points to ${now}`}`,
             hint: 'Run this job again once the other runs have ended. To let merges wait for each other, add to the merge job:\n  concurrency:\n    group: image-merge\n    queue: max',
         });
@@ -63322,7 +56248,7 @@ async function readStored(registry, reference) {
     throw new RegistryError({
         host: repository.host,
         problem: 'other',
-        message: `${repository.host} says that ${formatReference(reference)} points to ${digest}, but does not return it`,
+        message: `${repository.host} says that ${(0,oci_reference/* formatReference */.FH)(reference)} points to ${digest}, but does not return it`,
         hint: 'Run the job again. If that does not help, something has deleted that manifest: delete the tag as well.',
     });
 }
@@ -63348,7 +56274,7 @@ async function putTags(registry, repositories, tag, manifest, check) {
         throw outcome.reason;
     const left = await restoreTags(registry, moves, manifest.digest);
     throw new errors/* TagError */.PC({
-        message: `The tag ${formatReference(failed.tag)} could not be moved to ${manifest.digest}`,
+        message: `The tag ${(0,oci_reference/* formatReference */.FH)(failed.tag)} could not be moved to ${manifest.digest}`,
         detail: (0,errors/* messageOf */.bD)(outcome.reason),
         hint: `${formatTagsLeft(left)}\nRun the job again once the cause is fixed. The image is already in the registry.`,
         cause: outcome.reason,
@@ -63387,7 +56313,7 @@ async function restoreTags(registry, moves, moved, { keep = false, deadline = ne
         const restoring = restoreTag(registry, move, moved, keep, outcomeOf(move));
         const late = () => new errors/* TagError */.PC({ message: `may point to ${moved}: the registry did not answer in time` });
         const state = await (0,cancellation/* untilAborted */.Eu)(restoring, deadline, late).catch(errors/* messageOf */.bD);
-        return state === undefined ? [] : [`${formatReference(move.tag)}: ${state}`];
+        return state === undefined ? [] : [`${(0,oci_reference/* formatReference */.FH)(move.tag)}: ${state}`];
     });
     return (await Promise.all(lines)).flat();
 }
@@ -63442,7 +56368,7 @@ function formatTagsLeft(left, which = 'All tags') {
 
 function chooseTag(inputs, revision) {
     const { tag: pattern, system, variant, jobTotal = 1, pushWith } = inputs;
-    const tag = fillPlaceholders('tag', pattern, { revision, variant, system });
+    const tag = (0,inputs_tags/* fillPlaceholders */.Ct)('tag', pattern, { revision, variant, system });
     if (tag === '' || jobTotal === 1 || pattern.includes('{system}') || namesPlatform(tag, system))
         return { tag };
     const message = `The tag "${tag}" does not name the system, so the ${jobTotal} jobs of this matrix may overwrite each other's image`;
@@ -63457,7 +56383,7 @@ function adviseOwnTag(pattern) {
 A step with \`mode: merge\` publishes the tags that users pull, from its input \`tags\`.`;
 }
 function namesPlatform(tag, system) {
-    const { architecture, variant = '' } = platformOf(system);
+    const { architecture, variant = '' } = (0,nix_system/* platformOf */.tj)(system);
     const names = [system, system.replace(/-linux$/, ''), architecture, `${architecture}${variant}`];
     return names.some((name) => `-${tag}-`
         .toLowerCase()
@@ -63473,11 +56399,11 @@ async function checkTag(registry, place, platform) {
 }
 async function checkReplaced(registry, stored, place, platform) {
     const platforms = await platformsOf(registry, stored, place);
-    if (platforms?.every((one) => one !== undefined && fits(one, platform)))
+    if (platforms?.every((one) => one !== undefined && (0,oci_platform/* fits */.lA)(one, platform)))
         return;
     const content = platforms === undefined ? "an index that can't be read" : describePlatforms(platforms, stored);
     throw new errors/* InputError */.dz({
-        message: `The build for ${formatPlatform(platform)} can't write the tag ${formatReference(place)}: it points to ${content}`,
+        message: `The build for ${(0,oci_platform/* formatPlatform */.Bq)(platform)} can't write the tag ${(0,oci_reference/* formatReference */.FH)(place)}: it points to ${content}`,
         hint: adviseOwnTag(place.tag),
     });
 }
@@ -63487,14 +56413,14 @@ async function putImageTag(registry, repositories, tag, image, platform) {
     await putTags(registry, repositories, tag, image, (stored, place) => checkReplaced(registry, stored, place, platform));
 }
 function describePlatforms(platforms, { mediaType }) {
-    const names = platforms.map((one) => (one ? formatPlatform(one) : 'an unknown platform')).join(', ');
-    return isIndexType(mediaType) ? `an index of ${names}` : `the image for ${names}`;
+    const names = platforms.map((one) => (one ? (0,oci_platform/* formatPlatform */.Bq)(one) : 'an unknown platform')).join(', ');
+    return (0,oci_manifest/* isIndexType */.$U)(mediaType) ? `an index of ${names}` : `the image for ${names}`;
 }
 async function platformsOf(registry, { bytes, digest, mediaType }, place) {
     try {
-        const content = parseManifest(bytes, mediaType, formatReference(place));
+        const content = (0,oci_manifest/* parseManifest */.Ng)(bytes, mediaType, (0,oci_reference/* formatReference */.FH)(place));
         if (content.kind === 'index')
-            return content.manifests.filter((one) => !isAttestation(one)).map(({ platform }) => platform);
+            return content.manifests.filter((one) => !(0,oci_manifest/* isAttestation */.H3)(one)).map(({ platform }) => platform);
         const image = await findImage(registry, place.repository, digest);
         return image === undefined ? [] : [image.platform];
     }
@@ -63503,7 +56429,7 @@ async function platformsOf(registry, { bytes, digest, mediaType }, place) {
             return [];
         if (!(error instanceof errors/* FormatError */.IF))
             throw error;
-        return isIndexType(mediaType) ? undefined : [];
+        return (0,oci_manifest/* isIndexType */.$U)(mediaType) ? undefined : [];
     }
 }
 
@@ -63519,7 +56445,7 @@ async function platformsOf(registry, { bytes, digest, mediaType }, place) {
 async function relabel(registry, { image, info }, labels, format) {
     const { repository, own } = image;
     const config = labelledConfig(image.configBytes, labels);
-    const formats = own.blobs.slice(1).map(({ mediaType }) => layerFormat(mediaType));
+    const formats = own.blobs.slice(1).map(({ mediaType }) => (0,oci_manifest/* layerFormat */.x0)(mediaType));
     const wanted = format === undefined ? info : describeBuild(info.storePath, labels, format, formats);
     if (config.digest === image.configDigest && sameBuild(wanted, info))
         return { image, info };
@@ -63530,7 +56456,7 @@ async function relabel(registry, { image, info }, labels, format) {
 }
 async function publishUnchanged(registry, published, repositories, tag, beforeTag = async () => undefined) {
     const { repository, digest, own, platform } = published;
-    const complete = await settleAll(repositories.map(async (to) => sameRepository(to, repository) || isImageComplete(registry, to, digest)));
+    const complete = await settleAll(repositories.map(async (to) => (0,oci_reference/* sameRepository */.RB)(to, repository) || isImageComplete(registry, to, digest)));
     const sent = await copyImages(registry, repositories.filter((_, at) => !complete[at]).map((to) => ({ image: published, to })));
     await beforeTag(digest);
     await putImageTag(registry, repositories, tag, own.manifest, platform);
@@ -63683,7 +56609,7 @@ function reusableLayer(request, image, at) {
     return diffId && reusableIn(request.published, diffId, request.images, ({ digest }) => digest === unchanged.digest);
 }
 function reusableBlob({ published, images, compression }, diffId) {
-    const matches = ({ mediaType }) => layerFormat(mediaType) === compression.format;
+    const matches = ({ mediaType }) => (0,oci_manifest/* layerFormat */.x0)(mediaType) === compression.format;
     return diffId && reusableIn(published, diffId, images, matches);
 }
 function lookUpBlobs(request, image, registry) {
@@ -63784,12 +56710,13 @@ async function* readUnlinkedFile(file, size) {
 }
 async function openUnlinkedFile(folder) {
     const path = (0,external_node_path_.join)(folder, `nix-image-action-${(0,external_node_crypto_.randomUUID)()}`);
-    const file = await (0,promises_.open)(path, 'wx+', 0o600);
-    await (0,promises_.unlink)(path);
+    const file = await (0,external_node_fs_promises_.open)(path, 'wx+', 0o600);
+    await (0,external_node_fs_promises_.unlink)(path);
     return file;
 }
 
 ;// CONCATENATED MODULE: ./lib/push/uploads.js
+
 
 
 
@@ -63811,12 +56738,15 @@ function startUploads({ source, images, compression, tempFolder }, registry, { o
     const blocks = createBlockSemaphore(compression);
     const store = createBlobStore(tempFolder);
     const pending = [];
+    const meter = (0,progress/* startMeter */.o)('Push', 'layers');
+    let uploaded = 0;
     let failure;
     function track(work) {
-        work.catch((error) => {
+        pending.push(work);
+        meter.update(uploaded, pending.length);
+        work.then(() => meter.update(++uploaded, pending.length), (error) => {
             failure ??= error;
         });
-        pending.push(work);
         return work;
     }
     async function pack(file, write) {
@@ -63850,7 +56780,7 @@ function startUploads({ source, images, compression, tempFolder }, registry, { o
                     const started = performance.now();
                     const reused = !(await putBlobEverywhere(registry, images, blob));
                     const result = reused ? 'already exists' : `pushed in ${formatUpload(blob.size, performance.now() - started)}`;
-                    onLayer(`${shortDigest(diffId)}: ${(0,lib_text/* formatBytes */.z3)(layer.size)} → ${(0,lib_text/* formatBytes */.z3)(blob.size)}, ${result}`);
+                    onLayer(`${(0,oci_reference/* shortDigest */.VK)(diffId)}: ${(0,lib_text/* formatBytes */.z3)(layer.size)} → ${(0,lib_text/* formatBytes */.z3)(blob.size)}, ${result}`);
                     return { diffId, digest: blob.digest, format: format ?? compression.format, size: blob.size, reused };
                 }
                 finally {
@@ -63870,26 +56800,26 @@ function startUploads({ source, images, compression, tempFolder }, registry, { o
             const mount = async () => {
                 await settleAll(images.map((image) => mountIfMissing(registry, image, blob)));
                 const size = file === undefined ? '' : `${(0,lib_text/* formatBytes */.z3)(file.size)}, `;
-                onLayer(`${shortDigest(diffId)}: ${size}reused (${(0,lib_text/* formatBytes */.z3)(blob.size)})`);
+                onLayer(`${(0,oci_reference/* shortDigest */.VK)(diffId)}: ${size}reused (${(0,lib_text/* formatBytes */.z3)(blob.size)})`);
                 return reusedLayer(diffId, blob);
             };
             return { diffId, uploaded: track(mount()) };
         },
         skip(diffId, blob) {
-            onLayer(`${shortDigest(diffId)}: ${(0,lib_text/* formatBytes */.z3)(blob.size)}, already exists`);
+            onLayer(`${(0,oci_reference/* shortDigest */.VK)(diffId)}: ${(0,lib_text/* formatBytes */.z3)(blob.size)}, already exists`);
             return { diffId, uploaded: Promise.resolve(reusedLayer(diffId, blob)) };
         },
-        settled: () => Promise.allSettled(pending),
+        settled: () => Promise.allSettled(pending).finally(meter.end),
     };
 }
 function reusedLayer(diffId, { digest, size, mediaType }) {
-    const format = layerFormat(mediaType);
+    const format = (0,oci_manifest/* layerFormat */.x0)(mediaType);
     if (format === undefined)
         throw new Error(`a layer of the type ${mediaType} can't be reused`);
     return { diffId, digest, size, format, reused: true };
 }
 async function mountIfMissing(registry, image, blob) {
-    if (blob.repositories.some((one) => sameRepository(one, image)))
+    if (blob.repositories.some((one) => (0,oci_reference/* sameRepository */.RB)(one, image)))
         return;
     if (await registry.hasBlob(image, blob.digest))
         return;
@@ -63941,7 +56871,7 @@ async function pushImage(request, registry, log) {
     await beforeTag?.(stored, contents);
     await putImageTag(registry, images, tag, manifest, wanted);
     for (const repository of images) {
-        const name = tag === '' ? formatRepository(repository) : formatReference({ repository, tag });
+        const name = tag === '' ? (0,oci_reference/* formatRepository */.Sh)(repository) : (0,oci_reference/* formatReference */.FH)({ repository, tag });
         log.info(`Pushed ${name}: ${manifest.digest}`);
     }
     return { images: stored, layers, info, contents };
@@ -63970,7 +56900,7 @@ async function pushLogged(request, registry, log) {
         }
     };
     try {
-        const pushed = await withProgress(log, 'reading and pushing layers', push, state);
+        const pushed = await (0,lib_log/* withProgress */.E0)(log, 'reading and pushing layers', push, state);
         await logLayers(`${summarizeLayers(pushed.layers)} in ${(0,lib_text/* formatDuration */.a3)(performance.now() - started)}`);
         return pushed;
     }
@@ -64049,7 +56979,7 @@ async function localPath(installable) {
     if (options.length > 0 || text.includes('#') || FLAKE_ID.test(text) || storePlaceOf(installable) !== undefined)
         return undefined;
     const path = (0,external_node_path_.resolve)(text);
-    const found = await (0,promises_.stat)(path).catch(() => undefined);
+    const found = await (0,external_node_fs_promises_.stat)(path).catch(() => undefined);
     if (found?.isFile())
         return path;
     if (!found?.isDirectory() || (await exists((0,external_node_path_.join)(path, 'flake.nix'))))
@@ -64058,7 +56988,7 @@ async function localPath(installable) {
 }
 const FLAKE_ID = /^[A-Za-z][\w-]*$/;
 async function exists(path) {
-    return (0,promises_.access)(path).then(() => true, () => false);
+    return (0,external_node_fs_promises_.access)(path).then(() => true, () => false);
 }
 async function placeWithin(path, name) {
     const workspace = process.cwd();
@@ -64086,13 +57016,13 @@ async function checkFormat(place, name) {
     });
 }
 async function addToStore(place, name, runnerSystem) {
-    const result = await runCommand('nix-store', ['--add', place], { trust: 'nix' });
+    const result = await (0,process_command/* runCommand */.d)('nix-store', ['--add', place], { trust: 'nix' });
     if (result === undefined)
-        throw nixMissing();
+        throw (0,nix/* nixMissing */.mU)();
     const storePath = result.stdout.trim();
-    if (result.exitCode === 0 && isStorePath(storePath))
+    if (result.exitCode === 0 && (0,store_path/* isStorePath */.zP)(storePath))
         return storePath;
-    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([store_path_storeFolder()]));
+    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([(0,store_path/* storeFolder */.IS)()]));
     throw new errors/* NixError */.Yq({
         message: `Nix could not add ${name} to its store`,
         detail: (0,lib_text/* lastLines */.w$)(result.log, 20),
@@ -64143,7 +57073,7 @@ async function copyToLayout(call) {
     const program = attributeOf(installable, 'copyTo');
     const args = [
         'run',
-        ...foreignOptions(call),
+        ...(0,nix/* foreignOptions */.DK)(call),
         ...nixArgs,
         ...program.options,
         program.text,
@@ -64151,10 +57081,10 @@ async function copyToLayout(call) {
         '--dest-oci-accept-uncompressed-layers',
         `oci:${layout}:image`,
     ];
-    const { exitCode, log } = await runNix(args, true, { trust: 'script' });
+    const { exitCode, log } = await (0,nix/* runNix */.dI)(args, true, { trust: 'script' });
     if (exitCode === 0)
         return;
-    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([store_path_storeFolder(), (0,external_node_path_.dirname)(layout)]));
+    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([(0,store_path/* storeFolder */.IS)(), (0,external_node_path_.dirname)(layout)]));
     throw new errors/* NixError */.Yq({
         message: `${program.name} could not write the image as an OCI layout`,
         detail: (0,lib_text/* lastLines */.w$)(log, 20),
@@ -64179,46 +57109,46 @@ function sbomAttestation({ name, ...subject }, document) {
     const statement = Buffer.from(`{"_type":"https://in-toto.io/Statement/v1","subject":${JSON.stringify([{ name, digest: { sha256 } }])},"predicateType":"${SPDX}","predicate":${document}}`);
     const manifest = Buffer.from(JSON.stringify({
         schemaVersion: 2,
-        mediaType: OCI_MANIFEST,
+        mediaType: oci_manifest/* OCI_MANIFEST */.EG,
         artifactType: ATTESTATION,
         config: {
             mediaType: 'application/vnd.oci.empty.v1+json',
-            digest: digestOf(EMPTY_CONFIG),
-            size: EMPTY_CONFIG.length,
-            data: EMPTY_CONFIG.toString('base64'),
+            digest: (0,oci_reference/* digestOf */.ol)(oci_manifest/* EMPTY_CONFIG */.$v),
+            size: oci_manifest/* EMPTY_CONFIG */.$v.length,
+            data: oci_manifest/* EMPTY_CONFIG */.$v.toString('base64'),
         },
         layers: [
             {
                 mediaType: STATEMENT,
-                digest: digestOf(statement),
+                digest: (0,oci_reference/* digestOf */.ol)(statement),
                 size: statement.length,
                 annotations: { 'in-toto.io/predicate-type': SPDX },
             },
         ],
         subject,
     }));
-    return { digest: digestOf(manifest), manifest, statement };
+    return { digest: (0,oci_reference/* digestOf */.ol)(manifest), manifest, statement };
 }
 function attestationAnnotations(image) {
     return { 'vnd.docker.reference.type': 'attestation-manifest', 'vnd.docker.reference.digest': image };
 }
-const ATTESTATION_MANIFEST = object({
-    artifactType: literal(ATTESTATION),
-    subject: object({ digest: DIGEST }),
-    layers: array(object({
-        digest: DIGEST,
-        annotations: optional(record(string(), string()), {}),
+const ATTESTATION_MANIFEST = dist/* object */.Ikc({
+    artifactType: dist/* literal */.euz(ATTESTATION),
+    subject: dist/* object */.Ikc({ digest: oci_reference/* DIGEST */.Dh }),
+    layers: dist/* array */.YOg(dist/* object */.Ikc({
+        digest: oci_reference/* DIGEST */.Dh,
+        annotations: dist/* optional */.lqM(dist/* record */.g1P(dist/* string */.YjP(), dist/* string */.YjP()), {}),
     })),
 });
 function findStatement(manifest, image) {
-    const read = readJson(ATTESTATION_MANIFEST, manifest);
+    const read = (0,lib_json/* readJson */.V)(ATTESTATION_MANIFEST, manifest);
     if (!read.ok || read.value.subject.digest !== image)
         return undefined;
     return read.value.layers.find(({ annotations }) => annotations['in-toto.io/predicate-type'] === SPDX)?.digest;
 }
-const SBOM_STATEMENT = object({ predicateType: literal(SPDX), predicate: looseObject({}) });
+const SBOM_STATEMENT = dist/* object */.Ikc({ predicateType: dist/* literal */.euz(SPDX), predicate: dist/* looseObject */._H3({}) });
 function documentIn(statement) {
-    const read = readJson(SBOM_STATEMENT, statement);
+    const read = (0,lib_json/* readJson */.V)(SBOM_STATEMENT, statement);
     return read.ok ? Buffer.from(JSON.stringify(read.value.predicate)) : undefined;
 }
 function renameDocument(document, before, after) {
@@ -64245,7 +57175,7 @@ function sortedModules(modules) {
 }
 function sortedByKey(items, keyOf) {
     const keyed = items.map((item) => ({ item, key: keyOf(item), json: JSON.stringify(item) }));
-    const sorted = keyed.toSorted((one, other) => compareText(one.key, other.key) || compareText(one.json, other.json));
+    const sorted = keyed.toSorted((one, other) => (0,oci_platform/* compareText */.n6)(one.key, other.key) || (0,oci_platform/* compareText */.n6)(one.json, other.json));
     return sorted.filter(({ key }, at) => key !== sorted[at - 1]?.key).map(({ item }) => item);
 }
 function formatPurl(type, name, version, qualifiers) {
@@ -64309,7 +57239,7 @@ function spdxDocument({ image, platform, layers, storePaths, modules }) {
         spdxVersion: 'SPDX-2.3',
         dataLicense: 'CC0-1.0',
         SPDXID: DOCUMENT_ID,
-        name: `${image.name} (${formatPlatform(platform)})`,
+        name: `${image.name} (${(0,oci_platform/* formatPlatform */.Bq)(platform)})`,
         documentNamespace: `https://spdx.org/spdxdocs/${encodeURIComponent((0,external_node_path_.basename)(image.name))}-${hash}`,
         creationInfo: { created: spdxTime(image.created), creators: [CREATOR] },
         packages: [
@@ -64412,28 +57342,28 @@ function spdxTime(created) {
 
 
 
-const PACKAGE = object({
-    SPDXID: string(),
-    name: string(),
-    versionInfo: optional(string()),
-    primaryPackagePurpose: optional(string()),
-    comment: optional(string(), ''),
-    externalRefs: array(object({ referenceLocator: string() })),
+const PACKAGE = dist/* object */.Ikc({
+    SPDXID: dist/* string */.YjP(),
+    name: dist/* string */.YjP(),
+    versionInfo: dist/* optional */.lqM(dist/* string */.YjP()),
+    primaryPackagePurpose: dist/* optional */.lqM(dist/* string */.YjP()),
+    comment: dist/* optional */.lqM(dist/* string */.YjP(), ''),
+    externalRefs: dist/* array */.YOg(dist/* object */.Ikc({ referenceLocator: dist/* string */.YjP() })),
 });
-const RELATIONSHIP = object({
-    spdxElementId: string(),
-    relationshipType: string(),
-    relatedSpdxElement: string(),
+const RELATIONSHIP = dist/* object */.Ikc({
+    spdxElementId: dist/* string */.YjP(),
+    relationshipType: dist/* string */.YjP(),
+    relatedSpdxElement: dist/* string */.YjP(),
 });
-const published_STATEMENT = object({
-    predicate: object({
-        creationInfo: object({ creators: strictTuple([literal(CREATOR)]) }),
-        packages: array(PACKAGE),
-        relationships: array(RELATIONSHIP),
+const published_STATEMENT = dist/* object */.Ikc({
+    predicate: dist/* object */.Ikc({
+        creationInfo: dist/* object */.Ikc({ creators: dist/* strictTuple */.CxQ([dist/* literal */.euz(CREATOR)]) }),
+        packages: dist/* array */.YOg(PACKAGE),
+        relationships: dist/* array */.YOg(RELATIONSHIP),
     }),
 });
 function publishedContent(statement) {
-    const read = readJson(published_STATEMENT, statement);
+    const read = (0,lib_json/* readJson */.V)(published_STATEMENT, statement);
     if (!read.ok)
         return undefined;
     const { packages, relationships } = read.value.predicate;
@@ -64448,7 +57378,7 @@ function publishedContent(statement) {
         return [{ path, narHash, modules: ofPath, layers: valuesOf('layer', lines) }];
     });
     const image = packages.find(({ primaryPackagePurpose }) => primaryPackagePurpose === 'CONTAINER');
-    const layers = valuesOf('layer', image?.comment.split('\n') ?? []).filter(isDigest);
+    const layers = valuesOf('layer', image?.comment.split('\n') ?? []).filter(oci_reference/* isDigest */.Bc);
     return {
         layers: layers.map((diffId) => ({ diffId, storePaths: pathsIn(diffId, described) })),
         storePaths: described.map(({ path, narHash, modules: ofPath }) => ({ path, narHash, modules: ofPath })),
@@ -64484,14 +57414,14 @@ function published_entryOf(key, value) {
 
 
 async function readPublishedContents(registry, previous, images, platform, log) {
-    const own = previous.filter(({ reference }) => images.some((image) => sameRepository(image, reference.repository)));
+    const own = previous.filter(({ reference }) => images.some((image) => (0,oci_reference/* sameRepository */.RB)(image, reference.repository)));
     const found = await Promise.all(own.map(async (one) => {
         try {
             const statement = await statementOf(registry, one, platform);
             return (statement && publishedContent(statement)) ?? [];
         }
         catch (error) {
-            log.info(`Not using the SBOM of ${formatReference(one.reference)}: ${(0,errors/* failureSummary */.jg)(error)}`);
+            log.info(`Not using the SBOM of ${(0,oci_reference/* formatReference */.FH)(one.reference)}: ${(0,errors/* failureSummary */.jg)(error)}`);
             return [];
         }
     }));
@@ -64500,10 +57430,10 @@ async function readPublishedContents(registry, previous, images, platform, log) 
 async function statementOf(registry, { reference: { repository }, content }, platform) {
     if (content.kind === 'manifest')
         return undefined;
-    const image = content.manifests.find((one) => one.platform !== undefined && fits(one.platform, platform));
+    const image = content.manifests.find((one) => one.platform !== undefined && (0,oci_platform/* fits */.lA)(one.platform, platform));
     if (image === undefined)
         return undefined;
-    for (const { digest } of content.manifests.filter((one) => isAttestationOf(one, image.digest))) {
+    for (const { digest } of content.manifests.filter((one) => (0,oci_manifest/* isAttestationOf */.Ez)(one, image.digest))) {
         const stored = await registry.getManifest(repository, digest);
         const statement = stored && (await readStatement(registry, repository, stored.bytes, image.digest));
         if (statement !== undefined)
@@ -64680,7 +57610,7 @@ function replacement(replaced, path, version) {
 async function rustCratesIn(file, sections) {
     const compressed = await readElfSection(file, sections, '.dep-v0', SECTION_LIMIT);
     const json = compressed && (await inflateUpTo(compressed, rust_crates_JSON_LIMIT));
-    const list = json && readJson(CRATES, json);
+    const list = json && (0,lib_json/* readJson */.V)(CRATES, json);
     if (!list?.ok)
         return undefined;
     return list.value.packages
@@ -64689,11 +57619,11 @@ async function rustCratesIn(file, sections) {
 }
 const SECTION_LIMIT = 1024 * 1024;
 const rust_crates_JSON_LIMIT = 8 * 1024 * 1024;
-const CRATES = object({
-    packages: array(object({
-        name: pipe(string(), regex(/^[A-Za-z0-9_-]{1,200}$/)),
-        version: pipe(string(), regex(/^\d[A-Za-z0-9.+-]{0,199}$/)),
-        kind: optional(string()),
+const CRATES = dist/* object */.Ikc({
+    packages: dist/* array */.YOg(dist/* object */.Ikc({
+        name: dist/* pipe */.FsL(dist/* string */.YjP(), dist/* regex */.yGV(/^[A-Za-z0-9_-]{1,200}$/)),
+        version: dist/* pipe */.FsL(dist/* string */.YjP(), dist/* regex */.yGV(/^\d[A-Za-z0-9.+-]{0,199}$/)),
+        kind: dist/* optional */.lqM(dist/* string */.YjP()),
     })),
 });
 async function inflateUpTo(compressed, limit) {
@@ -64717,7 +57647,7 @@ async function inflateUpTo(compressed, limit) {
 
 
 async function scanModules(paths, log) {
-    const sorted = [...new Set(paths)].filter(isStorePath).toSorted();
+    const sorted = [...new Set(paths)].filter(store_path/* isStorePath */.zP).toSorted();
     const scanned = await mapAtMost(STORE_PATHS_AT_ONCE, sorted, async (path) => ({
         path,
         modules: await modulesBelow(path, log),
@@ -64741,7 +57671,7 @@ async function modulesBelow(storePath, log) {
     let left = FILES_LIMIT;
     const folders = [storePath];
     for (let folder = folders.pop(); folder !== undefined && left > 0; folder = folders.pop()) {
-        await (0,external_node_timers_promises_.setImmediate)();
+        await (0,promises_.setImmediate)();
         const { subfolders, files } = listEntries(folder);
         folders.push(...subfolders);
         const candidates = files.slice(0, left);
@@ -64794,7 +57724,7 @@ function isProgram(path) {
 }
 async function modulesIn(path) {
     try {
-        const handle = await (0,promises_.open)(path, external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NOFOLLOW | external_node_fs_.constants.O_NONBLOCK);
+        const handle = await (0,external_node_fs_promises_.open)(path, external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NOFOLLOW | external_node_fs_.constants.O_NONBLOCK);
         try {
             const { size } = await handle.stat();
             return (await modulesOf({ size, read: (offset, length) => readRange(handle, offset, length) })) ?? [];
@@ -64839,14 +57769,14 @@ async function readStoreInfo(paths, log) {
 }
 function parsePathInfo(json) {
     if (json.trimStart().startsWith('[')) {
-        const list = readJson(store_info_LIST, json);
+        const list = (0,lib_json/* readJson */.V)(LIST, json);
         return list.ok ? list.value.flatMap((entry) => infoOf(entry.path, entry)) : undefined;
     }
-    const nested = readJson(NESTED, json);
+    const nested = (0,lib_json/* readJson */.V)(NESTED, json);
     if (nested.ok)
         return infosOf(nested.value.info, nested.value.storeDir);
-    const byPath = readJson(BY_PATH, json);
-    return byPath.ok ? infosOf(byPath.value, store_path_storeFolder()) : undefined;
+    const byPath = (0,lib_json/* readJson */.V)(BY_PATH, json);
+    return byPath.ok ? infosOf(byPath.value, (0,store_path/* storeFolder */.IS)()) : undefined;
 }
 function toSri(hash) {
     if (/^sha256-[A-Za-z0-9+/]{43}=$/.test(hash))
@@ -64859,9 +57789,9 @@ const ARGUMENTS_LIMIT = 100_000;
 async function queryStoreInfo(paths) {
     const infos = new Map();
     for (const batch of batches(await existing(paths))) {
-        const { exitCode, stdout, log } = await runNix(['path-info', '--offline', '--json', ...batch], false);
+        const { exitCode, stdout, log } = await (0,nix/* runNix */.dI)(['path-info', '--offline', '--json', ...batch], false);
         if (exitCode !== 0)
-            throw new Error(`nix path-info failed: ${errorIn(log)}`);
+            throw new Error(`nix path-info failed: ${(0,nix/* errorIn */.Kd)(log)}`);
         const parsed = parsePathInfo(stdout);
         if (parsed === undefined)
             throw new Error('the output of nix path-info --json has an unknown form');
@@ -64871,8 +57801,8 @@ async function queryStoreInfo(paths) {
     return infos;
 }
 async function existing(paths) {
-    const candidates = paths.filter((path) => isStorePath(path) && !path.endsWith('.drv'));
-    const found = await mapAtMost(8, candidates, async (path) => (await (0,promises_.lstat)(path).catch(() => undefined)) !== undefined);
+    const candidates = paths.filter((path) => (0,store_path/* isStorePath */.zP)(path) && !path.endsWith('.drv'));
+    const found = await mapAtMost(8, candidates, async (path) => (await (0,external_node_fs_promises_.lstat)(path).catch(() => undefined)) !== undefined);
     return candidates.filter((_, at) => found[at]);
 }
 function* batches(paths) {
@@ -64890,31 +57820,31 @@ function* batches(paths) {
     if (batch.length > 0)
         yield batch;
 }
-const NAR_HASH = union([
-    string(),
-    pipe(object({ algorithm: string(), format: literal('base64'), hash: string() }), transform(({ algorithm, hash }) => `${algorithm}-${hash}`)),
+const NAR_HASH = dist/* union */.KCZ([
+    dist/* string */.YjP(),
+    dist/* pipe */.FsL(dist/* object */.Ikc({ algorithm: dist/* string */.YjP(), format: dist/* literal */.euz('base64'), hash: dist/* string */.YjP() }), dist/* transform */.pdi(({ algorithm, hash }) => `${algorithm}-${hash}`)),
 ]);
-const FACTS = object({
-    narHash: optional(NAR_HASH),
-    references: optional(array(string())),
-    deriver: nullish(string()),
+const FACTS = dist/* object */.Ikc({
+    narHash: dist/* optional */.lqM(NAR_HASH),
+    references: dist/* optional */.lqM(dist/* array */.YOg(dist/* string */.YjP())),
+    deriver: dist/* nullish */.cl6(dist/* string */.YjP()),
 });
-const store_info_LIST = array(object({ path: string(), ...FACTS.entries }));
-const BY_PATH = record(string(), nullable(FACTS));
-const NESTED = object({ version: number(), storeDir: string(), info: BY_PATH });
+const LIST = dist/* array */.YOg(dist/* object */.Ikc({ path: dist/* string */.YjP(), ...FACTS.entries }));
+const BY_PATH = dist/* record */.g1P(dist/* string */.YjP(), dist/* nullable */.mee(FACTS));
+const NESTED = dist/* object */.Ikc({ version: dist/* number */.aig(), storeDir: dist/* string */.YjP(), info: BY_PATH });
 function infosOf(byPath, storeDir) {
     return Object.entries(byPath).flatMap(([path, facts]) => (facts === null ? [] : infoOf(path, facts, storeDir)));
 }
-function infoOf(path, { narHash = '', references = [], deriver }, storeDir = store_path_storeFolder()) {
+function infoOf(path, { narHash = '', references = [], deriver }, storeDir = (0,store_path/* storeFolder */.IS)()) {
     const whole = (name) => (name.startsWith('/') ? name : (0,external_node_path_.join)(storeDir, name));
     const hash = toSri(narHash);
-    if (hash === undefined || !isStorePath(whole(path)))
+    if (hash === undefined || !(0,store_path/* isStorePath */.zP)(whole(path)))
         return [];
     const info = {
         path: whole(path),
         narHash: hash,
-        references: references.map(whole).filter(isStorePath).toSorted(),
-        ...(deriver && isStorePath(whole(deriver)) && { deriver: whole(deriver) }),
+        references: references.map(whole).filter(store_path/* isStorePath */.zP).toSorted(),
+        ...(deriver && (0,store_path/* isStorePath */.zP)(whole(deriver)) && { deriver: whole(deriver) }),
     };
     return [info];
 }
@@ -64967,7 +57897,7 @@ function startSbom({ layered }, { platform, tempFolder, previous, images }, regi
             const samePaths = new Set(same.map(({ path }) => path));
             const found = local.flatMap(({ modules }) => modules).filter(({ path }) => !samePaths.has(path));
             const modules = [...same, ...found];
-            const name = formatRepository(first.repository);
+            const name = (0,oci_reference/* formatRepository */.Sh)(first.repository);
             const image = { name, digest: first.digest, created };
             const document = spdxDocument({ image, platform, layers, storePaths, modules });
             const repositories = images.map(({ repository }) => repository);
@@ -64999,7 +57929,7 @@ async function keepSbom(registry, published, image, repositories, tempFolder) {
     return undefined;
 }
 async function attachSbom(registry, { repository, mediaType, digest, size }, repositories, document, tempFolder) {
-    const subject = { name: formatRepository(repository), mediaType, digest, size };
+    const subject = { name: (0,oci_reference/* formatRepository */.Sh)(repository), mediaType, digest, size };
     const attestation = sbomAttestation(subject, document);
     const [path] = await settleAll([
         writeDocument(document, digest, tempFolder),
@@ -65008,13 +57938,13 @@ async function attachSbom(registry, { repository, mediaType, digest, size }, rep
     return { digest: attestation.digest, path: path ?? '' };
 }
 async function putAttestation(registry, repositories, { statement, manifest, digest }) {
-    await settleAll([EMPTY_CONFIG, statement].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))));
-    await settleAll(repositories.map((repository) => registry.putManifest(repository, digest, OCI_MANIFEST, manifest)));
+    await settleAll([oci_manifest/* EMPTY_CONFIG */.$v, statement].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))));
+    await settleAll(repositories.map((repository) => registry.putManifest(repository, digest, oci_manifest/* OCI_MANIFEST */.EG, manifest)));
 }
 async function writeDocument(document, image, tempFolder) {
     const path = (0,external_node_path_.join)(tempFolder, `sbom-${image.slice('sha256:'.length, 'sha256:'.length + 12)}.spdx.json`);
     try {
-        await (0,promises_.writeFile)(path, document);
+        await (0,external_node_fs_promises_.writeFile)(path, document);
     }
     catch (error) {
         throw await (0,disk/* diskFailure */.C9)(`Can't write the SBOM to ${path}`, tempFolder, error);
@@ -65041,9 +57971,9 @@ async function testImage({ script, image, system, storePath }, tempFolder, log) 
     const variables = { IMAGE: image, SYSTEM: system, STORE_PATH: storePath };
     const result = await (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
         const file = (0,external_node_path_.join)(folder, 'test.sh');
-        await (0,promises_.writeFile)(file, `${script}\n`);
+        await (0,external_node_fs_promises_.writeFile)(file, `${script}\n`);
         const options = { trust: 'nix', shown: true, echo: false, variables };
-        return log.groupToolOutput(`Test ${image}`, () => runCommand('bash', ['-c', RUN_FILE, 'bash', file], options));
+        return log.groupToolOutput(`Test ${image}`, () => (0,process_command/* runCommand */.d)('bash', ['-c', RUN_FILE, 'bash', file], options));
     });
     if (result === undefined)
         throw noBash();
@@ -65056,9 +57986,9 @@ async function testImage({ script, image, system, storePath }, tempFolder, log) 
     log.info(`The test of ${image} passed in ${((performance.now() - started) / 1000).toFixed(1)} s`);
 }
 function hintFor(image, log) {
-    const { host } = parseReference(image).repository;
+    const { host } = (0,oci_reference/* parseReference */.F2)(image).repository;
     const login = /unauthorized|(?<!permission )denied|authentication required/i.test(log)
-        ? ` If the script can't pull the image, log in before this step:\n${loginStep(host)}`
+        ? ` If the script can't pull the image, log in before this step:\n${(0,lib_advice/* loginStep */.EJ)(host)}`
         : '';
     return `The image is not handed over to merge, and no tag has moved. Fix the image, or the script in \`test\`. To see each command of the script, begin it with \`set -x\`.${login}`;
 }
@@ -65082,7 +58012,7 @@ function noBash() {
 
 
 
-async function pushTag(push, log, { wait = external_node_timers_promises_.setTimeout, silence = DOCKER_SILENCE } = {}) {
+async function pushTag(push, log, { wait = promises_.setTimeout, silence = DOCKER_SILENCE } = {}) {
     const { reference, size } = push;
     const clock = createClock(() => performance.now(), wait);
     const start = clock.now();
@@ -65113,7 +58043,7 @@ const push_RETRY_BUDGET = 120_000;
 const SHORTEST_ATTEMPT = 10_000;
 function pushedDigest(stdout, reference) {
     const digest = [...stdout.matchAll(/digest: (sha256:[0-9a-f]{64}) size: \d+/g)].at(-1)?.[1];
-    if (digest !== undefined && isDigest(digest))
+    if (digest !== undefined && (0,oci_reference/* isDigest */.Bc)(digest))
         return digest;
     throw new errors/* DockerError */.Bi({
         message: `Docker pushed ${reference}, but did not print its digest`,
@@ -65176,7 +58106,7 @@ async function pushWithDocker(request, registry, log) {
     log.info(`Docker loads ${source.path}`);
     const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined;
     const load = () => loadIntoDocker(request, sizes);
-    const { image, size } = await withProgress(log, 'loading the image into Docker', load);
+    const { image, size } = await (0,lib_log/* withProgress */.E0)(log, 'loading the image into Docker', load);
     check(image);
     if (image.manifest?.alone === false)
         throw new errors/* ImageError */.C8({
@@ -65207,7 +58137,7 @@ async function loadIntoDocker({ source, platform }, sizes) {
 }
 function adviceOnLoading(detail, isLayout) {
     if (/no space left on device/i.test(detail))
-        return `The disk on which Docker stores images is full. ${PUSH_WITHOUT_DOCKER} Or free space: docker image prune --all removes the images that no container uses. ${MORE_SPACE}`;
+        return `The disk on which Docker stores images is full. ${PUSH_WITHOUT_DOCKER} Or free space: docker image prune --all removes the images that no container uses. ${lib_advice/* MORE_SPACE */.p8}`;
     if (isLayout && /no such file or directory|does not contain a manifest\.json/i.test(detail))
         return `It is an OCI layout, which this version of Docker can't load. ${PUSH_WITHOUT_DOCKER}`;
     return undefined;
@@ -65229,10 +58159,10 @@ function createSizes() {
 const IMMUTABLE_TAG = `The tag may be immutable. Push by digest only, without Docker:
   push-with: registry
   tag: ""
-Or ${UNIQUE_TAG}`;
+Or ${lib_advice/* UNIQUE_TAG */.vj}`;
 async function pushTo(repository, name, { request: { tag, platform, onWrite }, image, size }, registry, log) {
     const place = { repository, tag };
-    const reference = formatReference(place);
+    const reference = (0,oci_reference/* formatReference */.FH)(place);
     const existing = await registry.getManifest(repository, tag);
     if (existing !== undefined)
         await checkReplaced(registry, existing, place, platform);
@@ -65242,7 +58172,7 @@ async function pushTo(repository, name, { request: { tag, platform, onWrite }, i
         return same;
     }
     await tagImage(name, reference);
-    const hints = { denied: `Log in before this step:\n${loginStep(repository.host)}`, immutable: IMMUTABLE_TAG };
+    const hints = { denied: `Log in before this step:\n${(0,lib_advice/* loginStep */.EJ)(repository.host)}`, immutable: IMMUTABLE_TAG };
     const write = { repository, kind: 'tag', reference: tag };
     onWrite({ ...write, state: 'started' });
     const digest = await log.groupToolOutput(`Push ${reference}`, () => pushTag({ reference, size, hints, existing: existing?.digest }, log));
@@ -65304,7 +58234,7 @@ async function callWithin(timeoutMs, operation, start) {
     const call = { ended: false, requests: new Set(), fail: reject };
     const late = new Error(`the connection stalled: no response within ${Math.round(timeoutMs / 1000)} s`);
     const timer = setTimeout(() => reject(late), timeoutMs);
-    const activity = startActivity(`the artifact service to ${operation}`);
+    const activity = (0,lib_log/* startActivity */.CL)(`the artifact service to ${operation}`);
     try {
         return await Promise.race([calls.run(call, start), promise]);
     }
@@ -65428,9 +58358,9 @@ class ErrorResponse extends Error {
         this.retryAfter = retryAfter;
     }
 }
-const TWIRP_ERROR = object({ msg: string() });
+const TWIRP_ERROR = dist/* object */.Ikc({ msg: dist/* string */.YjP() });
 function errorText(text) {
-    const twirp = readJson(TWIRP_ERROR, text);
+    const twirp = (0,lib_json/* readJson */.V)(TWIRP_ERROR, text);
     return twirp.ok ? (0,lib_text/* sanitizeLine */.g$)(twirp.value.msg) : readErrorAnswer(text).detail;
 }
 
@@ -65470,7 +58400,7 @@ function preloadArtifactClient() {
 function missingVariable() {
     return ['ACTIONS_RUNTIME_TOKEN', 'ACTIONS_RESULTS_URL'].find((name) => !process.env[name]);
 }
-function openArtifactCalls({ log, wait = external_node_timers_promises_.setTimeout, timeoutMs = STALL, }) {
+function openArtifactCalls({ log, wait = promises_.setTimeout, timeoutMs = STALL, }) {
     let loading;
     const client = () => {
         loading ??= loadArtifactClient();
@@ -65582,6 +58512,8 @@ function artifactHint(detail) {
 }
 const WITHOUT_ARTIFACTS = `To avoid artifacts: ${HAND_OVER_OUTPUTS.replace('Pass', 'pass')}`;
 
+// EXTERNAL MODULE: ./lib/record/record.js
+var record_record = __nccwpck_require__(82472);
 ;// CONCATENATED MODULE: ./lib/nix/build.js
 
 
@@ -65607,21 +58539,21 @@ function derivationTarget({ derivation, output, nixVersion, }) {
     return major === 2 && minor < 15 ? derivation : `${derivation}^${output}`;
 }
 async function runBuild(call, target, choose, ignoredBefore = []) {
-    const args = ['build', '--json', '--no-link', ...foreignOptions(call)];
-    const { result, log } = await runNixLogged(args, [...call.nixArgs, ...target], printLine);
+    const args = ['build', '--json', '--no-link', ...(0,nix/* foreignOptions */.DK)(call)];
+    const { result, log } = await runNixLogged(args, [...call.nixArgs, ...target], process_output/* printLine */.wi);
     const ignoredSettings = [...new Set([...ignoredBefore, ...log.ignoredSettings])];
     if (result.exitCode !== 0)
         throw await buildFailed(call, { result, log: { ...log, ignoredSettings } });
     return { storePath: choose(builtOutputs(result.stdout, call)), ignoredSettings };
 }
-const BUILD_RESULT = array(union([
-    pipe(object({ outputs: record(string(), string()) }), transform(({ outputs }) => outputs)),
-    pipe(object({ path: string() }), transform(({ path }) => ({ out: path }))),
-    pipe(string(), transform((path) => ({ out: path }))),
+const BUILD_RESULT = dist/* array */.YOg(dist/* union */.KCZ([
+    dist/* pipe */.FsL(dist/* object */.Ikc({ outputs: dist/* record */.g1P(dist/* string */.YjP(), dist/* string */.YjP()) }), dist/* transform */.pdi(({ outputs }) => outputs)),
+    dist/* pipe */.FsL(dist/* object */.Ikc({ path: dist/* string */.YjP() }), dist/* transform */.pdi(({ path }) => ({ out: path }))),
+    dist/* pipe */.FsL(dist/* string */.YjP(), dist/* transform */.pdi((path) => ({ out: path }))),
 ]));
 function builtOutputs(json, call) {
     const { name } = call.installable;
-    const result = readJson(BUILD_RESULT, json);
+    const result = (0,lib_json/* readJson */.V)(BUILD_RESULT, json);
     if (!result.ok)
         throw new errors/* NixError */.Yq({ message: `Nix built ${name}, but its JSON output can't be read`, detail: json.trim() });
     const built = result.value;
@@ -65649,7 +58581,7 @@ function oneOutput(outputs, call) {
     });
 }
 function checkedPath(path, { installable }) {
-    if (isStorePath(path))
+    if ((0,store_path/* isStorePath */.zP)(path))
         return path;
     throw new errors/* NixError */.Yq({ message: `Nix built ${installable.name}, but its output is not a store path`, detail: path });
 }
@@ -65660,7 +58592,7 @@ function checkedPath(path, { installable }) {
 
 const DERIVATION_LIMIT = 16 * 1024 * 1024;
 async function readDerivation(path) {
-    if (!isStorePath(path))
+    if (!(0,store_path/* isStorePath */.zP)(path))
         return undefined;
     try {
         const file = await openRegularFile(path, (0,external_node_path_.dirname)(path));
@@ -65732,7 +58664,7 @@ async function checkPrerequisites(call, evaluation, root = '/') {
         return preflight_NOTHING;
     if (storePlaceOf(call.installable)?.storePath.endsWith('.drv') === false)
         return preflight_NOTHING;
-    const hasKvm = (await orUndefined((0,promises_.access)((0,external_node_path_.join)(root, 'dev/kvm')).then(() => true))) === true;
+    const hasKvm = (await orUndefined((0,external_node_fs_promises_.access)((0,external_node_path_.join)(root, 'dev/kvm')).then(() => true))) === true;
     if (hasKvm && (await checkEmulation(call.system, call, root)) === preflight_NOTHING)
         return preflight_NOTHING;
     const derivation = await findDerivation(call, evaluation);
@@ -65782,15 +58714,15 @@ Or use ${describeRunner(system)}, or a remote builder for ${system}.`;
 }
 async function isEmulationRegistered(machine, root) {
     const folder = (0,external_node_path_.join)(root, 'proc/sys/fs/binfmt_misc');
-    const names = await orUndefined((0,promises_.readdir)(folder));
+    const names = await orUndefined((0,external_node_fs_promises_.readdir)(folder));
     if (!names?.includes('status')) {
-        const kinds = await orUndefined((0,promises_.readFile)((0,external_node_path_.join)(root, 'proc/filesystems'), 'utf8'));
+        const kinds = await orUndefined((0,external_node_fs_promises_.readFile)((0,external_node_path_.join)(root, 'proc/filesystems'), 'utf8'));
         return kinds === undefined || /\bbinfmt_misc$/m.test(kinds) ? undefined : false;
     }
-    const status = await orUndefined((0,promises_.readFile)((0,external_node_path_.join)(folder, 'status'), 'utf8'));
+    const status = await orUndefined((0,external_node_fs_promises_.readFile)((0,external_node_path_.join)(folder, 'status'), 'utf8'));
     if (status?.trim() === 'disabled')
         return false;
-    const entries = await Promise.all(names.map((name) => orUndefined((0,promises_.readFile)((0,external_node_path_.join)(folder, name), 'utf8'))));
+    const entries = await Promise.all(names.map((name) => orUndefined((0,external_node_fs_promises_.readFile)((0,external_node_path_.join)(folder, name), 'utf8'))));
     return entries.some((entry) => entry?.startsWith('enabled\n') && entry.match(/^magic 7f454c46[0-9a-f]{28}([0-9a-f]{4})/m)?.[1] === machine);
 }
 async function checkKvm(call, { path: image, text, target }) {
@@ -65800,7 +58732,7 @@ async function checkKvm(call, { path: image, text, target }) {
             needing.push(path);
     if (needing.length === 0 || (await hasKvmFeature()))
         return [];
-    const plan = await queryNix(['build', '--dry-run', ...foreignOptions(call), ...call.nixArgs, target]);
+    const plan = await queryNix(['build', '--dry-run', ...(0,nix/* foreignOptions */.DK)(call), ...call.nixArgs, target]);
     const [built] = needing.filter((path) => plan?.log.includes(path));
     if (built === undefined)
         return [];
@@ -65812,14 +58744,14 @@ Or use a remote builder that has the feature kvm.`,
 async function needsKvm(path) {
     return requiresKvm((await readDerivation(path)) ?? '');
 }
-const preflight_SETTINGS = object({ 'system-features': object({ value: array(string()) }) });
+const preflight_SETTINGS = dist/* object */.Ikc({ 'system-features': dist/* object */.Ikc({ value: dist/* array */.YOg(dist/* string */.YjP()) }) });
 async function hasKvmFeature() {
     const answer = (await queryNix(['config', 'show', '--json'])) ?? (await queryNix(['show-config', '--json']));
-    const settings = readJson(preflight_SETTINGS, answer?.stdout ?? '');
+    const settings = (0,lib_json/* readJson */.V)(preflight_SETTINGS, answer?.stdout ?? '');
     return !settings.ok || settings.value['system-features'].value.includes('kvm');
 }
 async function queryNix(args) {
-    const result = await runNix(args, false);
+    const result = await (0,nix/* runNix */.dI)(args, false);
     return result.exitCode === 0 ? result : undefined;
 }
 async function findDerivation({ installable }, evaluation) {
@@ -65945,7 +58877,7 @@ async function logDiskSpace(when, folders, log, warned = false) {
     log.info(`Disk space ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(disks)}`);
     const short = (0,disk/* shortOfSpace */.YK)(disks);
     if (short.length > 0 && !warned)
-        log.warning(`The disk is nearly full ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(short)}. ${MORE_SPACE}`);
+        log.warning(`The disk is nearly full ${when} the build: ${(0,disk/* formatFreeSpace */.wg)(short)}. ${lib_advice/* MORE_SPACE */.p8}`);
     return short.length > 0;
 }
 
@@ -65966,7 +58898,7 @@ function artifactName({ image, system, variant }, suffix = 1) {
     return `${artifact_name_PREFIX}${parts.filter((part) => part !== undefined).join('-')}`;
 }
 function readFoundRecord({ artifact, text }, run) {
-    const record = parseRecord(text, originOfArtifact(artifact));
+    const record = (0,record_record/* parseRecord */.Hh)(text, originOfArtifact(artifact));
     assertBelongs(record, artifact, run);
     return record;
 }
@@ -66000,6 +58932,48 @@ function jobArtifactName(record) {
 }
 function numberedNames(record) {
     return Array.from({ length: MOST_NAMES }, (_, at) => artifactName(record, at + 1));
+}
+
+;// CONCATENATED MODULE: ./lib/record/folder.js
+
+
+
+
+
+
+async function writeRecordFile(record, folder) {
+    const file = (0,external_node_path_.join)(folder, `${artifactName(record)}.json`);
+    try {
+        await (0,external_node_fs_promises_.mkdir)(folder, { recursive: true });
+        await (0,external_node_fs_promises_.writeFile)(file, `${(0,record_record/* serializeRecord */.Om)(record)}\n`);
+        return file;
+    }
+    catch (error) {
+        throw await (0,disk/* diskFailure */.C9)(`Can't write the digest record to ${file}`, folder, error);
+    }
+}
+async function readRecordFiles(folder) {
+    const names = await (0,external_node_fs_promises_.readdir)(folder).catch((error) => {
+        if (error.code === 'ENOENT')
+            return [];
+        throw folder_unreadable(folder, error);
+    });
+    const files = names.filter((name) => name.endsWith('.json')).sort();
+    return Promise.all(files.map(async (name) => {
+        const file = (0,external_node_path_.join)(folder, name);
+        const text = await (0,external_node_fs_promises_.readFile)(file, 'utf8').catch((error) => {
+            throw folder_unreadable(file, error);
+        });
+        const origin = `the file ${file}`;
+        return { record: (0,record_record/* parseRecord */.Hh)(text, origin), origin };
+    }));
+}
+function folder_unreadable(path, error) {
+    return new errors/* RecordError */.W1({
+        message: `Can't read the digest records in ${path}`,
+        detail: (0,errors/* messageOf */.bD)(error),
+        cause: error,
+    });
 }
 
 ;// CONCATENATED MODULE: external "module"
@@ -68777,8 +61751,8 @@ async function downloadRecord(call, artifact, folder) {
 async function downloadDigests(call, artifact, folder) {
     const origin = originOfArtifact(artifact.name);
     const names = (await readArtifactFiles(call, artifact, DIGESTS_ARTIFACT_LIMIT, folder)).map(({ path }) => (0,external_node_path_.basename)(path));
-    const digests = names.map((name) => `sha256:${name}`).filter(isDigest);
-    const odd = names.filter((name) => !isDigest(`sha256:${name}`));
+    const digests = names.map((name) => `sha256:${name}`).filter(oci_reference/* isDigest */.Bc);
+    const odd = names.filter((name) => !(0,oci_reference/* isDigest */.Bc)(`sha256:${name}`));
     if (names.length === 0 || odd.length > 0)
         throw new errors/* RecordError */.W1({
             message: `${origin} must contain files named after digests, but contains ${(0,lib_text/* sanitizeLine */.g$)(odd.join(', ')) || 'nothing'}`,
@@ -68794,10 +61768,10 @@ async function readArtifactFiles(call, { id, name, size, digest }, limit, parent
             detail: `it has ${(0,lib_text/* formatBytes */.z3)(size)}; the limit is ${(0,lib_text/* formatBytes */.z3)(limit)}`,
             hint: OTHER_ARTIFACT,
         });
-    const folder = await (0,promises_.mkdtemp)((0,external_node_path_.join)(parent, `${id}-`));
+    const folder = await (0,external_node_fs_promises_.mkdtemp)((0,external_node_path_.join)(parent, `${id}-`));
     await call(`read ${origin}`, (client) => client.downloadArtifact(id, { path: folder, skipDecompress: true }));
-    const [file = ''] = await (0,promises_.readdir)(folder);
-    const archive = await (0,promises_.readFile)((0,external_node_path_.join)(folder, file));
+    const [file = ''] = await (0,external_node_fs_promises_.readdir)(folder);
+    const archive = await (0,external_node_fs_promises_.readFile)((0,external_node_path_.join)(folder, file));
     const received = `sha256:${(0,external_node_crypto_.createHash)('sha256').update(archive).digest('hex')}`;
     if (digest !== undefined && digest !== received)
         throw damagedArtifact(`its digest is ${received}, but should be ${digest}`, Number.POSITIVE_INFINITY);
@@ -68836,20 +61810,26 @@ function readZip(archive, limit) {
 
 
 
+
+
 async function collectCandidates({ digests, artifactPattern, push }, job, log) {
     const listed = (digests ?? []).map((text, at) => candidateOf(text, `line ${at + 1} of \`digests\``));
     if (digests !== undefined && artifactPattern === '')
         return listed;
     const own = digests === undefined;
+    if (job.recordFolder !== undefined)
+        return own ? readRecordFolder(job.recordFolder, push) : listed;
     const local = own ? await readJobRecords(job.tempFolder, job.run) : [];
     const found = await collectArtifacts({ own, pattern: artifactPattern }, job, log).catch((error) => {
         if (own && error instanceof NoArtifactService && (local.length > 0 || !push))
             return [];
         throw error;
     });
-    return [...listed, ...local.map(({ record, origin }) => ({ digest: record.digest, record, origin })), ...found];
+    return [...listed, ...local.map(candidateOfRecord), ...found];
 }
-async function collectArtifacts(choice, { run, tempFolder }, log) {
+async function collectArtifacts(choice, { run, tempFolder, recordFolder }, log) {
+    if (recordFolder !== undefined)
+        return [];
     const found = await log.group('Collect the digests of the run', () => readRecords(choice, { tempFolder, log }));
     return found.map((one) => {
         if (one.kind === 'digest')
@@ -68858,24 +61838,36 @@ async function collectArtifacts(choice, { run, tempFolder }, log) {
         return { digest: record.digest, record, origin: originOfArtifact(one.artifact) };
     });
 }
+async function readRecordFolder(folder, push) {
+    const found = await readRecordFiles(folder);
+    if (found.length > 0 || !push)
+        return found.map(candidateOfRecord);
+    throw new errors/* RecordError */.W1({
+        message: `There are no digest records in ${folder}`,
+        hint: 'Build the images first, with the same folder of records. Builds with `push: false` write no records.',
+    });
+}
+function candidateOfRecord({ record, origin }) {
+    return { digest: record.digest, record, origin };
+}
 function candidateOf(text, origin) {
     const digest = `sha256:${text.replace(/^sha256:/, '')}`;
-    if (isDigest(digest))
+    if ((0,oci_reference/* isDigest */.Bc)(digest))
         return { digest, origin };
-    const record = parseRecord(text, origin);
+    const record = (0,record_record/* parseRecord */.Hh)(text, origin);
     return { digest: record.digest, record, origin };
 }
 const collect_FOLDER = 'nix-image-action-records';
 async function writeJobRecord(record, tempFolder) {
     const folder = (0,external_node_path_.join)(tempFolder, collect_FOLDER);
-    const hash = (0,external_node_crypto_.createHash)('sha256').update(serializeRecord(record)).digest('hex');
+    const hash = (0,external_node_crypto_.createHash)('sha256').update((0,record_record/* serializeRecord */.Om)(record)).digest('hex');
     const file = (0,external_node_path_.join)(folder, `${hash}.json`);
     try {
-        await (0,promises_.mkdir)(folder).catch((error) => {
+        await (0,external_node_fs_promises_.mkdir)(folder).catch((error) => {
             if (error.code !== 'EEXIST')
                 throw error;
         });
-        await (0,promises_.writeFile)(file, `${serializeRecord(record)}\n`);
+        await (0,external_node_fs_promises_.writeFile)(file, `${(0,record_record/* serializeRecord */.Om)(record)}\n`);
     }
     catch (error) {
         throw await (0,disk/* diskFailure */.C9)(`Can't write the digest record to ${file}`, tempFolder, error);
@@ -68883,12 +61875,12 @@ async function writeJobRecord(record, tempFolder) {
 }
 async function readJobRecords(tempFolder, run) {
     const folder = (0,external_node_path_.join)(tempFolder, collect_FOLDER);
-    const names = await (0,promises_.readdir)(folder).catch(() => []);
+    const names = await (0,external_node_fs_promises_.readdir)(folder).catch(() => []);
     const files = names.filter((name) => name.endsWith('.json')).map((name) => (0,external_node_path_.join)(folder, name));
-    const texts = await Promise.all(files.map(async (file) => ({ file, text: await (0,promises_.readFile)(file, 'utf8') })));
+    const texts = await Promise.all(files.map(async (file) => ({ file, text: await (0,external_node_fs_promises_.readFile)(file, 'utf8') })));
     return texts.flatMap(({ file, text }) => {
         const origin = `the file ${(0,external_node_path_.basename)(file)} of this job`;
-        const record = parseRecord(text, origin);
+        const record = (0,record_record/* parseRecord */.Hh)(text, origin);
         return record.run.id === run.id && record.run.attempt === run.attempt ? [{ record, origin }] : [];
     });
 }
@@ -68908,7 +61900,7 @@ async function writeRecord(record, retentionDays, settings) {
     await (0,temp_folder/* withTempFolder */.J)(settings.tempFolder, async (folder) => {
         const calls = openArtifactCalls(settings);
         const file = (0,external_node_path_.join)(folder, FILE);
-        await (0,promises_.writeFile)(file, `${serializeRecord(record)}\n`);
+        await (0,external_node_fs_promises_.writeFile)(file, `${(0,record_record/* serializeRecord */.Om)(record)}\n`);
         const taken = new Set();
         await calls.persist((call) => writeArtifact({ record, file, retentionDays, taken, call }));
     });
@@ -68930,7 +61922,7 @@ async function replaceEarlier(writing, artifacts, others) {
     for (const artifact of artifacts)
         found.push({ artifact, content: await readExisting(writing, artifact) });
     const records = found.flatMap(({ content }) => content ?? []);
-    const own = replacedBy(writing.record, records);
+    const own = (0,record_record/* replacedBy */._0)(writing.record, records);
     let written = false;
     for (const { artifact, content } of found) {
         const relation = relationTo(writing.record, content, own);
@@ -69013,11 +62005,11 @@ async function readExisting({ record, call, file }, artifact) {
 function relationTo(record, found, own) {
     if (found === undefined || own.includes(found))
         return 'replaceable';
-    if (serializeRecord(found) === serializeRecord(record))
+    if ((0,record_record/* serializeRecord */.Om)(found) === (0,record_record/* serializeRecord */.Om)(record))
         return 'equal';
     if (found.digest === record.digest)
         return 'replaceable';
-    return sameJob(record, found) ? conflictError(record, found) : 'other';
+    return (0,record_record/* sameJob */.YU)(record, found) ? conflictError(record, found) : 'other';
 }
 function conflictError(record, found) {
     const { image, system } = record;
@@ -69034,7 +62026,7 @@ function formatAttempt({ run }) {
 }
 function parseIfValid({ text, artifact }) {
     try {
-        return parseRecord(text, originOfArtifact(artifact));
+        return (0,record_record/* parseRecord */.Hh)(text, originOfArtifact(artifact));
     }
     catch {
         return undefined;
@@ -69048,11 +62040,12 @@ function parseIfValid({ text, artifact }) {
 
 
 
+
 function recordOf({ repository, digest, mediaType, size, platform }, { os, architecture, variant: cpuVariant = platform.variant }, storePath, info, inputs, sbom, { revision, workflow: { run, job }, evaluated: { derivation, inputs: locked } }) {
     const { system, variant, jobTotal, jobIndex } = inputs;
     return {
         schema: 1,
-        image: formatRepository(repository),
+        image: (0,oci_reference/* formatRepository */.Sh)(repository),
         system,
         platform: { os, architecture, ...(cpuVariant !== undefined && { variant: cpuVariant }) },
         digest,
@@ -69079,7 +62072,12 @@ function hashInputs({ flake, attribute, installable, file, nixArgs, tag, labels 
     const text = JSON.stringify([flake, attribute, installable, file, nixArgs, tag, Object.keys(labels)]);
     return (0,external_node_crypto_.createHash)('sha256').update(text).digest('hex').slice(0, 16);
 }
-async function handOver(records, retentionDays, tempFolder, log) {
+async function handOver(records, retentionDays, { tempFolder, recordFolder }, log) {
+    if (recordFolder !== undefined) {
+        for (const record of records)
+            log.info(`Wrote the digest record to ${await writeRecordFile(record, recordFolder)}`);
+        return;
+    }
     await settleAll(records.map((record) => writeJobRecord(record, tempFolder)));
     try {
         await log.group('Hand over the digest', async () => {
@@ -69094,26 +62092,8 @@ async function handOver(records, retentionDays, tempFolder, log) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/modes/phases.js
-function startPhases(now = () => performance.now()) {
-    let entered = [];
-    return {
-        enter(phase) {
-            entered = [...entered, { phase, at: now() }];
-        },
-        times: () => measurePhases(entered, now()),
-    };
-}
-function measurePhases(entered, end) {
-    const times = new Map();
-    for (const [index, { phase, at }] of entered.entries())
-        times.set(phase, (times.get(phase) ?? 0) + (entered[index + 1]?.at ?? end) - at);
-    return [...times].map(([phase, time]) => ({ phase, time }));
-}
-function totalTime(times) {
-    return times.reduce((sum, { time }) => sum + time, 0);
-}
-
+// EXTERNAL MODULE: ./lib/modes/phases.js
+var phases = __nccwpck_require__(83290);
 ;// CONCATENATED MODULE: ./lib/modes/build-summary.js
 
 
@@ -69124,12 +62104,12 @@ function totalTime(times) {
 function summarizeBuild(image) {
     const { platform, images, reused, times, changes } = image;
     const [first] = images;
-    const name = first === undefined ? '' : `${code(formatRepository(first))} `;
-    return joinLines(`### ${reused ? 'Unchanged' : 'Built'}: ${name}for ${formatPlatform(platform)}`, '', `${describeResult(image)}.`, '', ...tabulateTimes(times), ...foldLines('Details', bulletList(listDetails(image))), ...(changes === undefined ? [] : describeChanges(changes)));
+    const name = first === undefined ? '' : `${(0,markdown/* code */.aY)((0,oci_reference/* formatRepository */.Sh)(first))} `;
+    return (0,markdown/* joinLines */.cT)(`### ${reused ? 'Unchanged' : 'Built'}: ${name}for ${(0,oci_platform/* formatPlatform */.Bq)(platform)}`, '', `${describeResult(image)}.`, '', ...tabulateTimes(times), ...(0,markdown/* foldLines */.r7)('Details', (0,markdown/* bulletList */.fF)(listDetails(image))), ...(changes === undefined ? [] : describeChanges(changes)));
 }
 function describeResult({ pushed, reused, traffic, times }) {
     const parts = [
-        `**${(0,lib_text/* formatDuration */.a3)(totalTime(times))}**`,
+        `**${(0,lib_text/* formatDuration */.a3)((0,phases/* totalTime */.cJ)(times))}**`,
         ...(reused === undefined ? [] : ['already published, so nothing was built']),
         ...(reused === 'relabelled' ? ['its labels were updated'] : []),
         ...(traffic === undefined ? [] : describeTraffic(traffic)),
@@ -69147,52 +62127,24 @@ function describeTraffic({ sent, total, layers, reusedLayers }) {
 function tabulateTimes(times) {
     if (times.length === 0)
         return [];
-    return table(times.map(({ phase }) => phase), [times.map(({ time }) => (0,lib_text/* formatDuration */.a3)(time))]);
+    return (0,markdown/* table */.tp)(times.map(({ phase }) => phase), [times.map(({ time }) => (0,lib_text/* formatDuration */.a3)(time))]);
 }
 function listDetails({ system, storePath, pushed, tag, sbom }) {
     return [
-        `System: ${code(system)}`,
-        `Store path: ${code(storePath)}`,
+        `System: ${(0,markdown/* code */.aY)(system)}`,
+        `Store path: ${(0,markdown/* code */.aY)(storePath)}`,
         ...pushed.flatMap(({ repository, digest }) => [
-            `Image: ${code(`${formatRepository(repository)}@${digest}`)}`,
-            ...(tag === '' ? [] : [`Tag: ${code(formatReference({ repository, tag }))}`]),
+            `Image: ${(0,markdown/* code */.aY)(`${(0,oci_reference/* formatRepository */.Sh)(repository)}@${digest}`)}`,
+            ...(tag === '' ? [] : [`Tag: ${(0,markdown/* code */.aY)((0,oci_reference/* formatReference */.FH)({ repository, tag }))}`]),
         ]),
-        ...(sbom === undefined ? [] : [`SBOM: ${code(sbom.digest)}`]),
+        ...(sbom === undefined ? [] : [`SBOM: ${(0,markdown/* code */.aY)(sbom.digest)}`]),
     ];
 }
 
-;// CONCATENATED MODULE: ./lib/modes/revision.js
-
-
-
-
-async function findRevision(source, workflow, log) {
-    const folder = sourceFolder(source);
-    const revision = chooseRevision(folder === undefined ? undefined : await readHead(folder), workflow);
-    if (revision !== commitOfRun(workflow) && workflow.revision !== '')
-        log.notice(`Building commit ${revision}, which is checked out, instead of the commit of this run, ${workflow.revision} (GITHUB_SHA). The tag, the revision and the order of commits use the commit that is built.`);
-    return revision;
-}
-function chooseRevision(head, workflow) {
-    return head === undefined || head === workflow.revision ? commitOfRun(workflow) : head;
-}
-function sourceFolder({ flake, installable, file }) {
-    if (file !== '')
-        return /^(https?:|<)/.test(file) ? undefined : (0,external_node_path_.dirname)(file);
-    if (installable === '')
-        return localFlake(flake);
-    if (installable.includes('#'))
-        return localFlake(installable.replace(/#.*$/s, '') || '.');
-    if (isStorePath(installable))
-        return '.';
-    const path = /^[^:]*\//.test(installable) ? installable : localFlake(installable);
-    return path === undefined || /^\.\.?\/?$/.test(path) ? path : (0,external_node_path_.dirname)(path);
-}
-function localFlake(reference) {
-    const path = reference.replace(/\?.*$/s, '').replace(/^(?:path|git\+file):(?:\/\/)?/, '');
-    return path.startsWith('.') || path.startsWith('/') ? path : undefined;
-}
-
+// EXTERNAL MODULE: ./lib/nix/flake-lock.js
+var flake_lock = __nccwpck_require__(57988);
+// EXTERNAL MODULE: ./lib/modes/revision.js
+var modes_revision = __nccwpck_require__(46943);
 ;// CONCATENATED MODULE: ./lib/modes/locked-inputs.js
 
 
@@ -69226,7 +62178,7 @@ function lockedFolder({ flake, installable, file, nixArgs }) {
     if (installable !== '' && !installable.includes('#'))
         return undefined;
     const reference = installable === '' ? flake : installable.replace(/#.*$/s, '') || '.';
-    const folder = localFlake(reference);
+    const folder = (0,modes_revision/* localFlake */.Bi)(reference);
     return folder && (0,external_node_path_.join)(folder, new URLSearchParams(reference.replace(/^[^?]*/, '')).get('dir') ?? '');
 }
 async function readLockFile(folder) {
@@ -69237,7 +62189,7 @@ async function readLockFile(folder) {
     try {
         if (file.size > LOCK_LIMIT)
             throw new errors/* FileError */.f6({ message: `${path} has ${(0,lib_text/* formatBytes */.z3)(file.size)}` });
-        return readLockedInputs(await readWhole(file, path), path);
+        return (0,flake_lock/* readLockedInputs */.E)(await readWhole(file, path), path);
     }
     finally {
         await file.handle.close();
@@ -69280,11 +62232,11 @@ async function build(inputs, workflow, tools) {
     const { system, push, nixArgs } = inputs;
     phases.enter('check access');
     const { runnerSystem, tempFolder } = workflow;
-    const platform = platformOf(system);
+    const platform = (0,nix_system/* platformOf */.tj)(system);
     const requested = installableOf(inputs, runnerSystem);
     const local = await addLocalImage(requested, runnerSystem, log);
     const installable = local ?? requested;
-    const revision = push ? await findRevision(inputs, workflow, log) : '';
+    const revision = push ? await (0,modes_revision/* findRevision */.pV)(inputs, workflow, log) : '';
     const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' };
     if (warning)
         log.warning(warning);
@@ -69293,7 +62245,7 @@ async function build(inputs, workflow, tools) {
         push ? readPreviousImages(registry, inputs.reuseFrom, log) : [],
         push ? checkPushing(inputs, tag, platform, registry) : undefined,
     ]);
-    const call = { installable, nixArgs, system, runnerSystem, folders: [store_path_storeFolder(), tempFolder] };
+    const call = { installable, nixArgs, system, runnerSystem, folders: [(0,store_path/* storeFolder */.IS)(), tempFolder] };
     const withRegistry = inputs.pushWith === 'registry';
     if (push)
         preloadArtifactClient();
@@ -69321,7 +62273,7 @@ async function build(inputs, workflow, tools) {
         const check = (one) => checkPlatform(one, platform, system, source.path);
         const built = { system, platform, storePath, images: inputs.images, tag };
         if (!push) {
-            const { config } = await withProgress(log, `reading ${source.path}`, () => checkImage(source));
+            const { config } = await (0,lib_log/* withProgress */.E0)(log, `reading ${source.path}`, () => checkImage(source));
             check({ config });
             return reportUnpushed(built, config, await comparing, inputs, tools);
         }
@@ -69334,7 +62286,7 @@ async function build(inputs, workflow, tools) {
         const beforeTag = async (stored, contents) => {
             for (const { digest } of stored.slice(0, 1))
                 await test(digest);
-            sbom = await withProgress(log, 'collecting the SBOM', async () => pending?.attach(contents, stored));
+            sbom = await (0,lib_log/* withProgress */.E0)(log, 'collecting the SBOM', async () => pending?.attach(contents, stored));
             if (sbom !== undefined)
                 log.info(`Pushed the SBOM: ${sbom.digest}`);
         };
@@ -69343,7 +62295,7 @@ async function build(inputs, workflow, tools) {
             : await pushWithDocker({ ...pushing, onWrite }, registry, log);
         const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity));
         phases.enter('hand over');
-        await handOver(records, inputs.retentionDays, tempFolder, log);
+        await handOver(records, inputs.retentionDays, workflow, log);
         return reportBuild(images, records, { ...built, sbom, traffic: layers && trafficOf(layers) }, phases);
     });
 }
@@ -69362,9 +62314,9 @@ async function reuseImage(found, inputs, identity, tools) {
     phases.enter('read and push');
     const { system, images } = inputs;
     const { tag, workflow } = identity;
-    const platform = platformOf(system);
+    const platform = (0,nix_system/* platformOf */.tj)(system);
     const { image: published, info: { storePath }, } = found;
-    log.info(`Skipping the build: ${formatRepository(published.repository)}@${published.digest} was built from ${storePath}`);
+    log.info(`Skipping the build: ${(0,oci_reference/* formatRepository */.Sh)(published.repository)}@${published.digest} was built from ${storePath}`);
     const asked = inputs.pushWith === 'registry' ? inputs.compression.format : undefined;
     const { image, info } = await relabel(registry, found, inputs.labels, asked);
     const unchanged = image.digest === published.digest;
@@ -69378,11 +62330,11 @@ async function reuseImage(found, inputs, identity, tools) {
             sbom = await keepSbom(registry, published, image, images, workflow.tempFolder);
     };
     const copy = () => publishUnchanged(registry, image, images, tag, beforeTag);
-    const sent = await withProgress(log, 'copying the image', copy);
+    const sent = await (0,lib_log/* withProgress */.E0)(log, 'copying the image', copy);
     const kept = images.map((repository) => ({ ...image, repository }));
     const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity));
     phases.enter('hand over');
-    await handOver(records, inputs.retentionDays, workflow.tempFolder, log);
+    await handOver(records, inputs.retentionDays, workflow, log);
     const layers = image.own.blobs.length - 1;
     const traffic = { sent, total: compressedSize(image), layers, reusedLayers: layers };
     const reused = unchanged ? 'as-is' : 'relabelled';
@@ -69401,7 +62353,7 @@ function testOf({ images: [first], system, test: script }, storePath, tempFolder
         if (script === '')
             return;
         phases.enter('test');
-        const image = `${first === undefined ? '' : formatRepository(first)}@${digest}`;
+        const image = `${first === undefined ? '' : (0,oci_reference/* formatRepository */.Sh)(first)}@${digest}`;
         await testImage({ script, image, system, storePath }, tempFolder, log);
         phases.enter('read and push');
     };
@@ -69419,9 +62371,9 @@ function reportBuild(pushed, records, built, phases) {
     return {
         outputs: {
             digest: first.digest,
-            name: formatRepository(first.repository),
-            image: `${formatRepository(first.repository)}@${first.digest}`,
-            record: records.map(serializeRecord).join('\n'),
+            name: (0,oci_reference/* formatRepository */.Sh)(first.repository),
+            image: `${(0,oci_reference/* formatRepository */.Sh)(first.repository)}@${first.digest}`,
+            record: records.map(record_record/* serializeRecord */.Om).join('\n'),
             'store-path': built.storePath,
             unchanged: String(built.reused === 'as-is'),
             ...(built.sbom && { sbom: built.sbom.path }),
@@ -69441,66 +62393,93 @@ async function checkPushing({ images, pushWith, test }, tag, platform, registry)
     }));
 }
 function checkPlatform({ config }, wanted, system, path) {
-    if (fits(config, wanted))
+    if ((0,oci_platform/* fits */.lA)(config, wanted))
         return;
     throw new errors/* ImageError */.C8({
-        message: `The image is for ${formatPlatform(config)}, but ${system} is ${formatPlatform(wanted)}`,
+        message: `The image is for ${(0,oci_platform/* formatPlatform */.Bq)(config)}, but ${system} is ${(0,oci_platform/* formatPlatform */.Bq)(wanted)}`,
         detail: `the config in ${path} says "architecture": "${config.architecture}", "os": "${config.os}"`,
         hint: `No image was pushed. In the flake, use the \`pkgs\` of ${system} for packages.${system}. For cross-built images, also set \`architecture\` in dockerTools.`,
     });
 }
 
-;// CONCATENATED MODULE: ./lib/modes/failure-summary.js
+;// CONCATENATED MODULE: ./lib/actions/commits.js
 
 
 
 
-const LINES_SHOWN = 20;
-function summarizeFailure({ step, image, platform, failure, writes, times }) {
-    const { message, detail = '', hint = '' } = failure;
-    const state = writes && describeWrites(writes);
-    const last = times.at(-1);
-    const when = last && `Failed in the phase "${last.phase}", after ${(0,lib_text/* formatDuration */.a3)(totalTime(times))}.`;
-    const subject = [...(image ? [code(image)] : []), ...(platform ? [`for ${platform}`] : [])].join(' ');
-    return joinLines(`### ${step} failed${subject === '' ? '' : `: ${subject}`}`, '', ...formatText(message), ...(detail.trim() === '' ? [] : codeBlock(breakLines((0,lib_text/* lastLines */.w$)(detail, LINES_SHOWN)))), ...formatText(state === undefined ? hint : hint.replace(`${state} `, '')), ...(state === undefined ? [] : [`**${state}**`, '']), ...(when === undefined ? [] : [when]));
+
+const GITHUB_ANSWER = dist/* object */.Ikc({ status: dist/* picklist */.KIO(['ahead', 'behind', 'identical', 'diverged']) });
+const GITEA_ANSWER = dist/* object */.Ikc({ total_commits: dist/* pipe */.FsL(dist/* number */.aig(), dist/* safeInteger */.Y2b(), dist/* minValue */.Wwf(0)) });
+const COMPARISON_LIMIT = 16 * 1024 * 1024;
+async function compareCommits(comparison, http) {
+    const { api, repository, token, base, head } = comparison;
+    if (base === head)
+        return 'identical';
+    if (!isCommit(base) || !isCommit(head))
+        return { unknown: `"${(0,lib_text/* sanitizeLine */.g$)(isCommit(base) ? head : base)}" is not a commit` };
+    if (token === '')
+        return { unknown: 'there is no token for the API' };
+    if (!URL.canParse(api) || repository === '')
+        return { unknown: 'the runner does not provide the address of the API' };
+    const ask = (from, to) => requestComparison(`${api.replace(/\/$/, '')}/repos/${repository}`, from, to, token, http);
+    try {
+        const answer = await ask(base, head);
+        if (typeof answer !== 'number')
+            return answer;
+        const behind = await ask(head, base);
+        return typeof behind === 'number' ? relationOf(answer, behind) : behind;
+    }
+    catch (error) {
+        return { unknown: (0,lib_text/* sanitizeLine */.g$)((0,errors/* messageOf */.bD)(error)) };
+    }
 }
-function describeWrites(writes) {
-    if (writes.length === 0)
-        return 'Nothing was pushed.';
-    const tags = [...Map.groupBy(writes.filter(failure_summary_isTag), nameOf)].map(([name, own]) => ({ name, state: tagState(own) }));
-    const parts = TAG_STATES.flatMap(([state, text]) => {
-        const names = tags.flatMap((tag) => (tag.state === state ? code(tag.name) : []));
-        return names.length === 0 ? [] : `${text}: ${names.toSorted().join(', ')}.`;
-    });
-    if (parts.length > 0)
-        return parts.join(' ');
-    const wrote = (kind, state) => writes.some((write) => write.kind === kind && write.state === state);
-    if (wrote('image', 'done'))
-        return 'No tag has moved. Images were pushed by digest only.';
-    if (wrote('image', 'started'))
-        return 'No tag has moved. Images may have been pushed by digest.';
-    return `No tag has moved, and no image was pushed${wrote('blob', 'done') ? ', only layers' : ''}.`;
+function relationOf(ahead, behind) {
+    if (ahead > 0)
+        return behind > 0 ? 'diverged' : 'ahead';
+    return behind > 0 ? 'behind' : 'identical';
 }
-const TAG_STATES = [
-    ['pushed', 'Pushed before the failure'],
-    ['unconfirmed', 'The registry has not confirmed the push of'],
-    ['restored', 'Pushed, and restored after the failure'],
-];
-function tagState(writes) {
-    const [first] = writes;
-    const last = writes.findLast(({ state }) => state === 'done');
-    if (last === undefined || writes.at(-1)?.state !== 'done')
-        return 'unconfirmed';
-    return last.deleted || !sameBytes(first?.bytes, last.bytes) ? 'restored' : 'pushed';
+async function requestComparison(repository, base, head, token, http) {
+    const url = new URL(`${repository}/compare/${base}...${head}?per_page=1&page=2`);
+    const operation = `compare ${base} with ${head}`;
+    const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
+    const ask = () => http.send({ method: 'GET', url, headers, operation, limit: COMPARISON_LIMIT });
+    for (const milliseconds of RETRY_PAUSES) {
+        const relation = readRelation(await ask());
+        if (relation.transient !== true)
+            return relation.relation;
+        await pauseBeforeRetry(`Can't ${operation}: ${relation.relation.unknown}`, milliseconds, http);
+    }
+    return readRelation(await ask()).relation;
 }
-function sameBytes(one = new Uint8Array(), other = new Uint8Array()) {
-    return Buffer.compare(one, other) === 0;
+function readRelation(reply) {
+    const { host } = reply.url;
+    if (!reply.ok) {
+        const tries = reply.tries === undefined ? '' : `, ${reply.tries}`;
+        const unknown = `${host} answered with status ${reply.status} (${errorMessageOf(reply.text)}${tries})`;
+        return reply.status === 404 ? { relation: { unknown }, transient: true } : { relation: { unknown } };
+    }
+    const answer = (0,lib_json/* readJson */.V)(GITHUB_ANSWER, reply.content ?? '');
+    if (answer.ok)
+        return { relation: answer.value.status };
+    const counted = (0,lib_json/* readJson */.V)(GITEA_ANSWER, reply.content ?? '');
+    if (counted.ok)
+        return { relation: counted.value.total_commits };
+    return {
+        relation: { unknown: `the answer of ${host} has neither a status nor a number of commits` },
+        transient: true,
+    };
 }
-function failure_summary_isTag({ kind }) {
-    return kind === 'tag';
+function isCommit(text) {
+    return /^[0-9a-f]{7,64}$/.test(text);
 }
-function nameOf({ repository, reference }) {
-    return formatReference({ repository, tag: reference });
+function errorMessageOf(text) {
+    try {
+        const { message } = JSON.parse(text);
+        return (0,lib_text/* sanitizeLine */.g$)(String(message));
+    }
+    catch {
+        return (0,lib_text/* sanitizeLine */.g$)(text).slice(0, 80);
+    }
 }
 
 ;// CONCATENATED MODULE: ./lib/publish/choose.js
@@ -69509,7 +62488,7 @@ function nameOf({ repository, reference }) {
 
 
 function chooseCandidates(candidates, { images, variant }, run) {
-    const names = images.map(formatRepository);
+    const names = images.map(oci_reference/* formatRepository */.Sh);
     const latest = latestAttempts(candidates);
     const recorded = latest.filter(({ record }) => record !== undefined && names.includes(record.image) && (record.variant ?? '') === variant);
     const known = new Set(recorded.map(({ digest }) => digest));
@@ -69521,7 +62500,7 @@ function chooseCandidates(candidates, { images, variant }, run) {
 }
 function latestAttempts(candidates) {
     const records = candidates.flatMap(({ record }) => record ?? []);
-    const replaced = [...Map.groupBy(records, imageKey).values()].flatMap((some) => some.flatMap((record) => replacedBy(record, some)));
+    const replaced = [...Map.groupBy(records, imageKey).values()].flatMap((some) => some.flatMap((record) => (0,record_record/* replacedBy */._0)(record, some)));
     return candidates.filter(({ record }) => record === undefined || !replaced.includes(record));
 }
 function imageKey({ image, system, variant }) {
@@ -69613,6 +62592,8 @@ function rerunHint(attempt) {
     ];
 }
 
+// EXTERNAL MODULE: ./lib/oci/annotation.js
+var annotation = __nccwpck_require__(83200);
 ;// CONCATENATED MODULE: ./lib/publish/compose.js
 
 
@@ -69622,7 +62603,7 @@ function rerunHint(attempt) {
 
 function compose(members, annotations, origin) {
     const platforms = members.map(({ platform }) => platform);
-    const placed = placeAnnotations(annotations, platforms);
+    const placed = (0,annotation/* placeAnnotations */.gM)(annotations, platforms);
     const given = { ...origin, ...placed.index };
     const labels = commonLabels(members, given);
     const entries = members.flatMap(({ platform, image, info }) => [
@@ -69631,25 +62612,25 @@ function compose(members, annotations, origin) {
             platform,
             annotations: withBuildInfo(placed.descriptor(platform), info),
         },
-        ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: NO_PLATFORM })),
+        ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: oci_platform/* NO_PLATFORM */.od })),
     ]);
     const ofIndex = { ...labels.same, ...given };
-    const bytes = Buffer.from(composeIndex(entries, ofIndex));
+    const bytes = Buffer.from((0,oci_manifest/* composeIndex */.DD)(entries, ofIndex));
     const warnings = [
         ...placed.unsupported.map((text) => `Skipping the annotation ${text}: it is not for the index, and the images are already pushed`),
         ...labels.different.map((key) => `Not adding the label ${(0,lib_text/* sanitizeLine */.g$)(key)} to the index: its value differs between the images`),
     ];
-    const dockerList = entries.every(({ mediaType }) => mediaType === DOCKER_MANIFEST)
+    const dockerList = entries.every(({ mediaType }) => mediaType === oci_manifest/* DOCKER_MANIFEST */.Vv)
         ? { ...dockerListOf(entries), lost: lostBy(members, entries, ofIndex) }
         : undefined;
-    return { bytes, digest: digestOf(bytes), mediaType: OCI_INDEX, warnings, ...(dockerList && { dockerList }) };
+    return { bytes, digest: (0,oci_reference/* digestOf */.ol)(bytes), mediaType: oci_manifest/* OCI_INDEX */.$p, warnings, ...(dockerList && { dockerList }) };
 }
 function dockerListOf(entries) {
-    const bytes = Buffer.from(composeDockerList(entries));
-    return { bytes, digest: digestOf(bytes), mediaType: DOCKER_INDEX };
+    const bytes = Buffer.from((0,oci_manifest/* composeDockerList */.fk)(entries));
+    return { bytes, digest: (0,oci_reference/* digestOf */.ol)(bytes), mediaType: oci_manifest/* DOCKER_INDEX */.Mu };
 }
 function lostBy(members, entries, ofIndex) {
-    const isLabel = (key, value) => members.every(({ image: { labels } }) => (key === CREATED ? labels[key] !== undefined : labels[key] === value));
+    const isLabel = (key, value) => members.every(({ image: { labels } }) => (key === annotation/* CREATED */.DE ? labels[key] !== undefined : labels[key] === value));
     const lost = Object.entries(ofIndex).flatMap(([key, value]) => (isLabel(key, value) ? [] : [key]));
     return [...new Set([...lost, ...entries.flatMap(({ annotations = {} }) => Object.keys(annotations))])];
 }
@@ -69663,7 +62644,7 @@ function commonLabels(members, given) {
     };
 }
 function findSameIndex({ dockerList, ...index }, published) {
-    const wanted = parseManifest(index.bytes, index.mediaType, 'the new index');
+    const wanted = (0,oci_manifest/* parseManifest */.Ng)(index.bytes, index.mediaType, 'the new index');
     if (wanted.kind === 'manifest')
         throw new Error('a composed index is an index');
     const same = published.find((one) => one.index?.mediaType === wanted.mediaType && comparableForm(one.index) === comparableForm(wanted));
@@ -69672,12 +62653,12 @@ function findSameIndex({ dockerList, ...index }, published) {
     const { lost: _, ...list } = dockerList;
     return findSameIndex(list, published);
 }
-const VOLATILE = new Set([REVISION, CREATED]);
+const VOLATILE = new Set([annotation/* REVISION */.sP, annotation/* CREATED */.DE]);
 function comparableForm({ manifests, annotations }) {
     return JSON.stringify([manifests.map(comparableEntry).sort(), stableAnnotations(annotations)]);
 }
 function comparableEntry({ digest, platform, annotations = {} }) {
-    return JSON.stringify([digest, platform && platformKey(platform), stableAnnotations(annotations)]);
+    return JSON.stringify([digest, platform && (0,oci_platform/* platformKey */.Ng)(platform), stableAnnotations(annotations)]);
 }
 function stableAnnotations(annotations) {
     return Object.entries(annotations)
@@ -69773,7 +62754,7 @@ async function writeWave(registry, wave, index, { written, byOthers }, signal) {
     if (signal.aborted && !(error instanceof errors/* ActionError */.lZ))
         throw cancelledWhileMoving();
     throw new errors/* MergeError */.VX({
-        message: `Can't move the tag ${formatReference(move.tag)} to ${index.digest}`,
+        message: `Can't move the tag ${(0,oci_reference/* formatReference */.FH)(move.tag)} to ${index.digest}`,
         detail: (0,errors/* messageOf */.bD)(error),
         cause: error,
         hint: 'Fix the cause, and run this job again. The index is already in the registry.',
@@ -69847,14 +62828,14 @@ async function findOvertaken(registry, moves, index, log) {
             return await overtakenBy(registry, move, index, log);
         }
         catch (error) {
-            log.info(`Can't check whether another run has moved ${formatReference(move.tag)} since: ${(0,errors/* firstLine */.TM)(error)}`);
+            log.info(`Can't check whether another run has moved ${(0,oci_reference/* formatReference */.FH)(move.tag)} since: ${(0,errors/* firstLine */.TM)(error)}`);
             return [];
         }
     });
     return (await Promise.all(found)).flat();
 }
 async function overtakenBy(registry, { tag, before }, index, log) {
-    const name = formatReference(tag);
+    const name = (0,oci_reference/* formatReference */.FH)(tag);
     const outdated = before?.digest === index.digest ? undefined : before?.digest;
     const now = await readTagDigest(registry, tag, [index.digest], outdated);
     if (now === index.digest)
@@ -69881,7 +62862,7 @@ async function readCommit(registry, { repository }, digest) {
     }
 }
 function indexCommit({ bytes, mediaType, digest }) {
-    return parseManifest(bytes, mediaType, digest).annotations[REVISION];
+    return (0,oci_manifest/* parseManifest */.Ng)(bytes, mediaType, digest).annotations[annotation/* REVISION */.sP];
 }
 
 ;// CONCATENATED MODULE: ./lib/publish/published.js
@@ -69899,7 +62880,7 @@ async function readPublishedTags(registry, tags) {
         const stored = await readStored(registry, tag);
         if (stored === undefined)
             return { tag, platforms: [] };
-        const key = `${formatRepository(tag.repository)}@${stored.digest}`;
+        const key = `${(0,oci_reference/* formatRepository */.Sh)(tag.repository)}@${stored.digest}`;
         const description = descriptions.get(key) ?? describeTagged(registry, tag, stored);
         descriptions.set(key, description);
         return { tag, stored, ...(await description) };
@@ -69907,11 +62888,11 @@ async function readPublishedTags(registry, tags) {
 }
 async function describeTagged(registry, tag, stored) {
     try {
-        const parsed = parseManifest(stored.bytes, stored.mediaType, formatReference(tag));
+        const parsed = (0,oci_manifest/* parseManifest */.Ng)(stored.bytes, stored.mediaType, (0,oci_reference/* formatReference */.FH)(tag));
         if (parsed.kind === 'index') {
-            const images = parsed.manifests.filter((one) => !isAttestation(one));
+            const images = parsed.manifests.filter((one) => !(0,oci_manifest/* isAttestation */.H3)(one));
             const platforms = images.flatMap(({ platform }) => platform ?? []);
-            const labels = parsed.mediaType === DOCKER_INDEX ? await labelsOf(registry, tag, images[0]) : {};
+            const labels = parsed.mediaType === oci_manifest/* DOCKER_INDEX */.Mu ? await labelsOf(registry, tag, images[0]) : {};
             return { index: parsed, platforms, ...originOf({ ...labels, ...parsed.annotations }) };
         }
         const image = await findImage(registry, tag.repository, stored.digest, { retryNotFound: true });
@@ -69923,7 +62904,7 @@ async function describeTagged(registry, tag, stored) {
         const gone = error instanceof RegistryError && error.problem === 'not-found';
         if (!gone && !(error instanceof errors/* FormatError */.IF))
             throw error;
-        const isIndex = isIndexType(stored.mediaType.split(';')[0]?.trim() ?? '');
+        const isIndex = (0,oci_manifest/* isIndexType */.$U)(stored.mediaType.split(';')[0]?.trim() ?? '');
         return { platforms: [], ...(isIndex && error instanceof errors/* FormatError */.IF && { unreadable: error.message }) };
     }
 }
@@ -69939,7 +62920,7 @@ async function labelsOf(registry, { repository }, image) {
     }
 }
 function originOf(annotations) {
-    return { revision: annotations[REVISION], source: annotations[SOURCE] };
+    return { revision: annotations[annotation/* REVISION */.sP], source: annotations[annotation/* SOURCE */.u2] };
 }
 
 ;// CONCATENATED MODULE: ./lib/registry/referrers.js
@@ -69963,7 +62944,7 @@ function createReferrersReader({ http, transport, errorOf, }) {
                 repository,
                 access: 'pull',
                 path: `referrers/${digest}`,
-                headers: { accept: OCI_INDEX },
+                headers: { accept: oci_manifest/* OCI_INDEX */.$p },
                 limit: referrers_LIST_LIMIT,
                 operation: `list the referrers of ${name}`,
             };
@@ -69984,12 +62965,12 @@ function createReferrersReader({ http, transport, errorOf, }) {
         },
     };
 }
-const EMPTY_LIST = object({ mediaType: literal(OCI_INDEX), manifests: null_() });
+const EMPTY_LIST = dist/* object */.Ikc({ mediaType: dist/* literal */.euz(oci_manifest/* OCI_INDEX */.$p), manifests: dist/* null */.chJ() });
 function referrers_entriesOf(bytes, headers, name) {
-    if (readJson(EMPTY_LIST, bytes).ok)
+    if ((0,lib_json/* readJson */.V)(EMPTY_LIST, bytes).ok)
         return [];
     try {
-        const parsed = parseManifest(bytes, headers.get('content-type') ?? '', `the list of referrers of ${name}`);
+        const parsed = (0,oci_manifest/* parseManifest */.Ng)(bytes, headers.get('content-type') ?? '', `the list of referrers of ${name}`);
         return parsed.kind === 'index' ? parsed.manifests : undefined;
     }
     catch (error) {
@@ -70020,9 +63001,9 @@ async function readReferrersTag(registry, repository, digest) {
     const stored = await registry.getManifest(repository, tag);
     if (stored === undefined)
         return undefined;
-    const name = formatReference({ repository, tag });
-    const parsed = parseManifest(stored.bytes, stored.mediaType, name);
-    if (parsed.mediaType === OCI_INDEX && parsed.kind === 'index')
+    const name = (0,oci_reference/* formatReference */.FH)({ repository, tag });
+    const parsed = (0,oci_manifest/* parseManifest */.Ng)(stored.bytes, stored.mediaType, name);
+    if (parsed.mediaType === oci_manifest/* OCI_INDEX */.$p && parsed.kind === 'index')
         return { stored, entries: parsed.manifests };
     throw new RegistryError({
         host: repository.host,
@@ -70036,7 +63017,7 @@ async function addReferrers(registry, repository, subject, added) {
     for (let attempt = 1;; attempt++) {
         const list = await readReferrersTag(registry, repository, subject);
         const put = async (bytes) => {
-            await registry.putManifest(repository, referrersTag(subject), OCI_INDEX, bytes, list?.stored.etag);
+            await registry.putManifest(repository, referrersTag(subject), oci_manifest/* OCI_INDEX */.$p, bytes, list?.stored.etag);
         };
         const bytes = composeList(list, added);
         if (bytes === undefined)
@@ -70058,7 +63039,7 @@ function composeList(list, added, deleted = []) {
     if (missing.length === 0)
         return undefined;
     const before = list === undefined
-        ? { schemaVersion: 2, mediaType: OCI_INDEX, manifests: [] }
+        ? { schemaVersion: 2, mediaType: oci_manifest/* OCI_INDEX */.$p, manifests: [] }
         : JSON.parse(list.stored.bytes.toString('utf8'));
     const manifests = [...before.manifests.filter(({ digest }) => !deleted.includes(digest)), ...missing];
     return new TextEncoder().encode(JSON.stringify({ ...before, manifests }));
@@ -70107,10 +63088,10 @@ async function copyReferrersOf(registry, { digest, from, to }) {
 async function readReferrer(registry, repository, listed) {
     const { digest } = listed;
     const stored = await registry.getManifest(repository, digest);
-    const parsed = stored && parseManifest(stored.bytes, stored.mediaType, formatReference({ repository, digest }));
+    const parsed = stored && (0,oci_manifest/* parseManifest */.Ng)(stored.bytes, stored.mediaType, (0,oci_reference/* formatReference */.FH)({ repository, digest }));
     if (stored === undefined || parsed?.kind !== 'manifest')
         return undefined;
-    const layers = parsed.layers.filter(({ mediaType }) => !isForeignLayer(mediaType));
+    const layers = parsed.layers.filter(({ mediaType }) => !(0,oci_manifest/* isForeignLayer */.sJ)(mediaType));
     return { listed, stored, blobs: [parsed.config, ...layers] };
 }
 
@@ -70127,14 +63108,14 @@ async function storeIndex(registry, images, { index, composed: { dockerList }, p
     const copies = members.flatMap(({ image, absentFrom }) => absentFrom.map((to) => ({ image, to })));
     await copyImages(registry, copies);
     await copyReferrers(registry, copies.map(({ image: { digest, repository: from }, to }) => ({ digest, from, to })));
-    const without = images.filter((image) => !plans.some(({ tag, action }) => action === 'kept' && sameRepository(tag.repository, image)));
+    const without = images.filter((image) => !plans.some(({ tag, action }) => action === 'kept' && (0,oci_reference/* sameRepository */.RB)(tag.repository, image)));
     try {
         await putIndex(registry, without, index);
         await copyIndexReferrers(registry, without, index, plans);
         return index;
     }
     catch (error) {
-        const isDocker = members.some(({ image }) => image.mediaType === DOCKER_MANIFEST);
+        const isDocker = members.some(({ image }) => image.mediaType === oci_manifest/* DOCKER_MANIFEST */.Vv);
         if (!isDocker || !isTypeRefusal(error))
             throw error;
         if (dockerList === undefined || dockerList.lost.length > 0)
@@ -70181,7 +63162,7 @@ async function assertStored(registry, image, { digest }) {
     if ((await registry.getManifest(image, digest, { retryNotFound: true })) !== undefined)
         return;
     throw new errors/* MergeError */.VX({
-        message: `${image.host} accepted the index ${formatRepository(image)}@${digest} but does not return it`,
+        message: `${image.host} accepted the index ${(0,oci_reference/* formatRepository */.Sh)(image)}@${digest} but does not return it`,
         hint: 'No tag has moved. The registry is at fault. Run this job again.',
     });
 }
@@ -70208,8 +63189,8 @@ function actionFor({ stored, revision }, index, newer) {
     return revision !== undefined && newer.has(revision) ? 'skipped' : 'moved';
 }
 function platformsWithout(platforms, others) {
-    const keys = new Set(others.map(platformKey));
-    return platforms.filter((platform) => !keys.has(platformKey(platform)));
+    const keys = new Set(others.map(oci_platform/* platformKey */.Ng));
+    return platforms.filter((platform) => !keys.has((0,oci_platform/* platformKey */.Ng)(platform)));
 }
 function plansWithLoss(plans) {
     return plans.filter(({ action, lost, before }) => action === 'moved' && (lost.length > 0 || before.unreadable !== undefined));
@@ -70220,8 +63201,8 @@ function assertNoPlatformLost(plans, state = '') {
         return;
     throw new errors/* MergeError */.VX({
         message: first.before.unreadable === undefined
-            ? `${formatReference(first.tag)} would lose ${first.lost.map(formatPlatform).join(', ')}`
-            : `${formatReference(first.tag)} may lose a platform: the index it points to can't be read`,
+            ? `${(0,oci_reference/* formatReference */.FH)(first.tag)} would lose ${first.lost.map(oci_platform/* formatPlatform */.Bq).join(', ')}`
+            : `${(0,oci_reference/* formatReference */.FH)(first.tag)} may lose a platform: the index it points to can't be read`,
         detail: [first, ...more].map(formatLoss).join('\n'),
         hint: `${state} Check whether the build of that platform failed or is missing from the matrix. To remove the platform from the tag, set in this step:\n  allow-missing-platforms: true`.trimStart(),
     });
@@ -70234,14 +63215,14 @@ function assertImmutableTagsKept(plans, index, { immutableTags, republish }, sta
     const patterns = immutableTags.filter((pattern) => changed.some(({ tag }) => matchesAny(tag.tag, [pattern])));
     const force = republish ? ' If the images are the same, remove `republish`.' : '';
     throw new errors/* MergeError */.VX({
-        message: `${formatReference(first.tag)} exists with other content, and \`immutable-tags\` does not let it change`,
+        message: `${(0,oci_reference/* formatReference */.FH)(first.tag)} exists with other content, and \`immutable-tags\` does not let it change`,
         detail: [...changed.map(formatTarget), `the index of this run is ${index}`].join('\n'),
         hint: `${state} Publish this image under a new tag, or remove the tag from \`tags\`.${force} To replace its content, delete the tag at the registry, or remove ${patterns.join(', ')} from \`immutable-tags\`.`.trimStart(),
     });
 }
 function formatTarget({ tag, before: { stored, revision } }) {
     const commit = revision === undefined ? '' : ` (commit ${(0,lib_text/* sanitizeLine */.g$)(revision)})`;
-    return `${formatReference(tag)} points to ${stored?.digest}${commit}`;
+    return `${(0,oci_reference/* formatReference */.FH)(tag)} points to ${stored?.digest}${commit}`;
 }
 function immutableFirst(published, patterns) {
     const rank = ({ tag }) => (matchesAny(tag.tag, patterns) ? 0 : 1);
@@ -70257,7 +63238,7 @@ function globExpression(pattern) {
 function formatLoss({ tag, before, lost }) {
     if (before.unreadable !== undefined)
         return before.unreadable;
-    return `${formatReference(tag)} has ${before.platforms.map(formatPlatform).join(', ')}; this run did not build ${lost.map(formatPlatform).join(', ')}`;
+    return `${(0,oci_reference/* formatReference */.FH)(tag)} has ${before.platforms.map(oci_platform/* formatPlatform */.Bq).join(', ')}; this run did not build ${lost.map(oci_platform/* formatPlatform */.Bq).join(', ')}`;
 }
 
 ;// CONCATENATED MODULE: ./lib/publish/verify.js
@@ -70276,7 +63257,7 @@ async function verifyCandidates(candidates, { images, systems }, registry) {
     const members = withoutDuplicates(verified);
     checkMembers(members, images, systems);
     const sortKey = ({ platform, image: { digest } }) => ({ platform, digest });
-    return members.toSorted((one, other) => byPlatform(sortKey(one), sortKey(other)));
+    return members.toSorted((one, other) => (0,oci_platform/* byPlatform */.HE)(sortKey(one), sortKey(other)));
 }
 function withoutDuplicates(members) {
     const fullestLast = members.toSorted((one, other) => one.image.attestations.length - other.image.attestations.length);
@@ -70285,10 +63266,10 @@ function withoutDuplicates(members) {
     return [...byContent.values()].flatMap((same) => (hasOnePerRepository(same) ? same.slice(0, 1) : same));
 }
 function hasOnePerRepository(members) {
-    return new Set(members.map(({ image }) => formatRepository(image.repository))).size === members.length;
+    return new Set(members.map(({ image }) => (0,oci_reference/* formatRepository */.Sh)(image.repository))).size === members.length;
 }
 async function verifyCandidate(candidate, images, registry) {
-    const home = images.length === 1 ? images[0] : images.find((image) => formatRepository(image) === candidate.record?.image);
+    const home = images.length === 1 ? images[0] : images.find((image) => (0,oci_reference/* formatRepository */.Sh)(image) === candidate.record?.image);
     const findIn = (isHome) => settleAll(images.map((image) => findCandidate(candidate, image, registry, isHome(image))));
     const first = await findIn((image) => image === home);
     const found = home !== undefined || first.some(isComplete) ? first : await findIn(() => true);
@@ -70324,10 +63305,10 @@ async function withSbom(registry, image, sbom, written) {
     const options = { retryNotFound: written };
     const stored = await registry.getManifest(repository, sbom, options);
     if (stored === undefined)
-        throw notInRegistry(repository, sbom, `the SBOM of ${formatReference(image)}`);
+        throw notInRegistry(repository, sbom, `the SBOM of ${(0,oci_reference/* formatReference */.FH)(image)}`);
     if (findStatement(stored.bytes, image.digest) === undefined)
         throw new errors/* MergeError */.VX({
-            message: `${formatReference(image)} does not match its record`,
+            message: `${(0,oci_reference/* formatReference */.FH)(image)} does not match its record`,
             detail: `the record says that ${sbom} has the SBOM of the image, but it does not`,
             hint: 'Nothing was published. Run the build of this system again.',
         });
@@ -70335,7 +63316,7 @@ async function withSbom(registry, image, sbom, written) {
         mediaType: stored.mediaType,
         digest: sbom,
         size: stored.bytes.length,
-        platform: NO_PLATFORM,
+        platform: oci_platform/* NO_PLATFORM */.od,
         annotations: attestationAnnotations(image.digest),
     };
     return withAttestations(registry, image, [listed], options);
@@ -70343,30 +63324,30 @@ async function withSbom(registry, image, sbom, written) {
 function incompleteError({ digest, record }, images, found) {
     const partial = found.find(({ image }) => image !== undefined);
     const [first] = images;
-    const home = images.find((image) => formatRepository(image) === record?.image) ?? first;
+    const home = images.find((image) => (0,oci_reference/* formatRepository */.Sh)(image) === record?.image) ?? first;
     if (home === undefined)
         throw new Error('inputs name at least one image');
     if (partial?.image === undefined)
-        return notInRegistry(home, digest, `${formatRepository(home)}@${digest}`);
+        return notInRegistry(home, digest, `${(0,oci_reference/* formatRepository */.Sh)(home)}@${digest}`);
     return new errors/* MergeError */.VX({
-        message: `${formatRepository(partial.image.repository)}@${digest} is incomplete: ${partial.missing.length} of its layers ${partial.missing.length === 1 ? 'is' : 'are'} missing from the registry`,
+        message: `${(0,oci_reference/* formatRepository */.Sh)(partial.image.repository)}@${digest} is incomplete: ${partial.missing.length} of its layers ${partial.missing.length === 1 ? 'is' : 'are'} missing from the registry`,
         detail: partial.missing.join('\n'),
         hint: 'Nothing was published. The registry may not return the layers yet, or they were deleted. Run this job again. If that does not help, run the build of this system again. If it still fails, set `reuse-from: ""` in the build so that it checks every layer.',
     });
 }
 function describeMember({ digest, record, origin }, image) {
-    const name = `${formatRepository(image.repository)}@${digest}`;
-    const system = record?.system ?? systemOf(image.platform);
+    const name = `${(0,oci_reference/* formatRepository */.Sh)(image.repository)}@${digest}`;
+    const system = record?.system ?? (0,nix_system/* systemOf */.br)(image.platform);
     if (system === undefined)
         throw new errors/* MergeError */.VX({
-            message: `${name} is for ${formatPlatform(image.platform)}, which is not a Nix system`,
+            message: `${name} is for ${(0,oci_platform/* formatPlatform */.Bq)(image.platform)}, which is not a Nix system`,
             detail: origin,
         });
-    const wanted = platformOf(system);
-    if (!fits(image.platform, wanted))
+    const wanted = (0,nix_system/* platformOf */.tj)(system);
+    if (!(0,oci_platform/* fits */.lA)(image.platform, wanted))
         throw new errors/* MergeError */.VX({
             message: `${name} does not match its record`,
-            detail: `${origin} says ${system} (${formatPlatform(wanted)}), but the image is for ${formatPlatform(image.platform)}`,
+            detail: `${origin} says ${system} (${(0,oci_platform/* formatPlatform */.Bq)(wanted)}), but the image is for ${(0,oci_platform/* formatPlatform */.Bq)(image.platform)}`,
             hint: 'Nothing was published. Run the build of this system again.',
         });
     const { size, mediaType } = image;
@@ -70396,19 +63377,19 @@ function describeMember({ digest, record, origin }, image) {
     };
 }
 function buildInfoOf({ storePath, labels, compression }) {
-    return labels && isStorePath(storePath) ? { storePath, labels, compression } : undefined;
+    return labels && (0,store_path/* isStorePath */.zP)(storePath) ? { storePath, labels, compression } : undefined;
 }
 function checkMembers(members, images, systems) {
-    const name = images.map(formatRepository).join(', ');
+    const name = images.map(oci_reference/* formatRepository */.Sh).join(', ');
     const built = members.map(({ system }) => system);
-    for (const duplicates of Map.groupBy(members, ({ platform }) => platformKey(platform)).values()) {
+    for (const duplicates of Map.groupBy(members, ({ platform }) => (0,oci_platform/* platformKey */.Ng)(platform)).values()) {
         const [first, ...more] = duplicates;
         if (first === undefined || more.length === 0)
             continue;
         throw new errors/* MergeError */.VX({
-            message: `There are ${duplicates.length} images of ${name} for ${formatPlatform(first.platform)}, but an index can have only one`,
+            message: `There are ${duplicates.length} images of ${name} for ${(0,oci_platform/* formatPlatform */.Bq)(first.platform)}, but an index can have only one`,
             detail: duplicates
-                .map(({ image, platform: own }) => `${formatRepository(image.repository)}@${image.digest} (${formatPlatform(own)})`)
+                .map(({ image, platform: own }) => `${(0,oci_reference/* formatRepository */.Sh)(image.repository)}@${image.digest} (${(0,oci_platform/* formatPlatform */.Bq)(own)})`)
                 .join('\n'),
             hint: 'No tag has moved. Hand over one digest for each platform. Use a separate merge for each image with different content.',
         });
@@ -70448,19 +63429,19 @@ function createManifestClient(requests) {
         if (reply === undefined)
             return undefined;
         const bytes = contentWithinLimit(reply, call);
-        const digest = digestOf(bytes);
-        const expected = isDigest(reference) ? reference : (reply.headers.get('docker-content-digest') ?? '');
-        if (isDigest(expected) && expected !== digest)
+        const digest = (0,oci_reference/* digestOf */.ol)(bytes);
+        const expected = (0,oci_reference/* isDigest */.Bc)(reference) ? reference : (reply.headers.get('docker-content-digest') ?? '');
+        if ((0,oci_reference/* isDigest */.Bc)(expected) && expected !== digest)
             throw wrongDigest(call, expected, digest);
-        if (!isDigest(expected) && !/^\s*\{/.test(bytes.subarray(0, 256).toString('latin1')))
+        if (!(0,oci_reference/* isDigest */.Bc)(expected) && !/^\s*\{/.test(bytes.subarray(0, 256).toString('latin1')))
             throw notManifest(call);
-        const etag = isDigest(reference) ? undefined : strongEtag(reply.headers);
+        const etag = (0,oci_reference/* isDigest */.Bc)(reference) ? undefined : strongEtag(reply.headers);
         return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '', ...(etag !== undefined && { etag }) };
     }
     function findDigest(repository, reference) {
         const digestIn = ({ headers }) => {
             const digest = headers.get('docker-content-digest') ?? '';
-            return isDigest(digest) ? digest : undefined;
+            return (0,oci_reference/* isDigest */.Bc)(digest) ? digest : undefined;
         };
         const read = async () => (await retryDoubtful(() => readManifest(repository, reference)))?.digest;
         return requests.look(manifestCall('HEAD', repository, reference), digestIn, read);
@@ -70472,7 +63453,7 @@ function createManifestClient(requests) {
         if (reply === undefined && !isRetryableError(errorCode(error), true))
             throw error;
         const { body: _, ...look } = call;
-        const headers = { accept: MANIFEST_TYPES.join(', ') };
+        const headers = { accept: oci_manifest/* MANIFEST_TYPES */._P.join(', ') };
         const { value: found } = await settled(transport.send({ ...look, method: 'HEAD', headers }));
         if (found !== undefined && provesManifest(http.drain(found), digest))
             return found;
@@ -70484,7 +63465,7 @@ function createManifestClient(requests) {
         getManifest: (repository, reference, options) => requests.retryNotFound(formatContentName(repository, reference), () => retryDoubtful(() => readManifest(repository, reference)), options, ({ digest }) => digest === options?.outdated),
         findDigest,
         async putManifest(repository, reference, mediaType, bytes, etag) {
-            const digest = digestOf(bytes);
+            const digest = (0,oci_reference/* digestOf */.ol)(bytes);
             const name = formatContentName(repository, reference);
             const headers = { 'content-type': mediaType, ...(etag !== undefined && { 'if-match': etag }) };
             const call = { ...manifestCall('PUT', repository, reference, headers), body: bytes };
@@ -70502,7 +63483,7 @@ function createManifestClient(requests) {
                 return indexedSubject(reply);
             const failure = reply === undefined ? error : await requests.errorOf({ ...call, mediaType }, reply);
             const refused = reply !== undefined && isClientError(reply) && reply.tries === undefined;
-            if (refused && (isDigest(reference) || !mayBeImmutableTag(failure)))
+            if (refused && ((0,oci_reference/* isDigest */.Bc)(reference) || !mayBeImmutableTag(failure)))
                 throw failure;
             const current = await settled(findDigest(repository, reference));
             if (refused)
@@ -70519,7 +63500,7 @@ function createManifestClient(requests) {
         },
     };
 }
-function manifestCall(method, repository, reference, headers = { accept: MANIFEST_TYPES.join(', ') }) {
+function manifestCall(method, repository, reference, headers = { accept: oci_manifest/* MANIFEST_TYPES */._P.join(', ') }) {
     const name = formatContentName(repository, reference);
     const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method];
     const access = { GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' }[method];
@@ -70531,7 +63512,7 @@ function strongEtag(headers) {
 }
 function indexedSubject({ headers }) {
     const subject = headers.get('oci-subject') ?? '';
-    return isDigest(subject) ? subject : undefined;
+    return (0,oci_reference/* isDigest */.Bc)(subject) ? subject : undefined;
 }
 function notManifest({ repository, operation }) {
     return new RegistryError({
@@ -70542,7 +63523,7 @@ function notManifest({ repository, operation }) {
 }
 function provesManifest({ status, headers }, digest) {
     const stored = headers.get('docker-content-digest') ?? '';
-    if (isDigest(stored))
+    if ((0,oci_reference/* isDigest */.Bc)(stored))
         return stored === digest && (status === 200 || status === 201 || status === 202);
     return status === 201;
 }
@@ -70582,15 +63563,15 @@ function shareLookUps(registry) {
         ...registry,
         getManifest(repository, reference, options) {
             const ask = () => registry.getManifest(repository, reference, options);
-            return isDigest(reference) ? share(`manifest ${formatRepository(repository)}@${reference}`, options, ask) : ask();
+            return (0,oci_reference/* isDigest */.Bc)(reference) ? share(`manifest ${(0,oci_reference/* formatRepository */.Sh)(repository)}@${reference}`, options, ask) : ask();
         },
         getBlob(repository, digest, limit, options) {
             const ask = () => registry.getBlob(repository, digest, limit, options);
-            return share(`blob of at most ${limit} bytes ${formatRepository(repository)}@${digest}`, options, ask);
+            return share(`blob of at most ${limit} bytes ${(0,oci_reference/* formatRepository */.Sh)(repository)}@${digest}`, options, ask);
         },
         async hasBlob(repository, digest, options) {
             const ask = async () => (await registry.hasBlob(repository, digest, options)) || undefined;
-            return (await share(`blob ${formatRepository(repository)}@${digest}`, options, ask)) === true;
+            return (await share(`blob ${(0,oci_reference/* formatRepository */.Sh)(repository)}@${digest}`, options, ask)) === true;
         },
     };
 }
@@ -70621,8 +63602,8 @@ async function findExisting(registry, repository, { manifests, supported }, pred
     return undefined;
 }
 async function uploadBundle(registry, subjects, bundle) {
-    const repositories = [...new Map(subjects.map((one) => [formatRepository(one.repository), one.repository])).values()];
-    await settleAll([EMPTY_CONFIG, bundle].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))));
+    const repositories = [...new Map(subjects.map((one) => [(0,oci_reference/* formatRepository */.Sh)(one.repository), one.repository])).values()];
+    await settleAll([oci_manifest/* EMPTY_CONFIG */.$v, bundle].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))));
 }
 function attachBundle(registry, subjects, bundle, predicateType) {
     return settleAll(subjects.map(async (one) => {
@@ -70639,15 +63620,15 @@ function composeAttestation({ mediaType, digest, size }, bundle, predicateType) 
     const annotations = { 'dev.sigstore.bundle.content': 'dsse-envelope', [PREDICATE_TYPE]: predicateType };
     const manifest = {
         schemaVersion: 2,
-        mediaType: OCI_MANIFEST,
+        mediaType: oci_manifest/* OCI_MANIFEST */.EG,
         artifactType: BUNDLE,
         config: {
             mediaType: 'application/vnd.oci.empty.v1+json',
-            digest: digestOf(EMPTY_CONFIG),
-            size: EMPTY_CONFIG.length,
-            data: EMPTY_CONFIG.toString('base64'),
+            digest: (0,oci_reference/* digestOf */.ol)(oci_manifest/* EMPTY_CONFIG */.$v),
+            size: oci_manifest/* EMPTY_CONFIG */.$v.length,
+            data: oci_manifest/* EMPTY_CONFIG */.$v.toString('base64'),
         },
-        layers: [{ mediaType: BUNDLE, digest: digestOf(bundle), size: bundle.length }],
+        layers: [{ mediaType: BUNDLE, digest: (0,oci_reference/* digestOf */.ol)(bundle), size: bundle.length }],
         subject: { mediaType, digest, size },
         annotations,
     };
@@ -70655,8 +63636,8 @@ function composeAttestation({ mediaType, digest, size }, bundle, predicateType) 
     return {
         bytes,
         descriptor: {
-            mediaType: OCI_MANIFEST,
-            digest: digestOf(bytes),
+            mediaType: oci_manifest/* OCI_MANIFEST */.EG,
+            digest: (0,oci_reference/* digestOf */.ol)(bytes),
             size: bytes.length,
             annotations,
             artifactType: BUNDLE,
@@ -70673,19 +63654,19 @@ function composeAttestation({ mediaType, digest, size }, bundle, predicateType) 
 class AttestError extends errors/* ActionError */.lZ {
     name = 'AttestError';
 }
-const CLAIMS = object({
-    repository: string(),
-    repository_id: string(),
-    repository_owner_id: string(),
-    repository_visibility: optional(string()),
-    ref: string(),
-    sha: string(),
-    event_name: string(),
-    workflow_ref: string(),
-    job_workflow_ref: string(),
-    run_id: string(),
-    run_attempt: string(),
-    runner_environment: string(),
+const CLAIMS = dist/* object */.Ikc({
+    repository: dist/* string */.YjP(),
+    repository_id: dist/* string */.YjP(),
+    repository_owner_id: dist/* string */.YjP(),
+    repository_visibility: dist/* optional */.lqM(dist/* string */.YjP()),
+    ref: dist/* string */.YjP(),
+    sha: dist/* string */.YjP(),
+    event_name: dist/* string */.YjP(),
+    workflow_ref: dist/* string */.YjP(),
+    job_workflow_ref: dist/* string */.YjP(),
+    run_id: dist/* string */.YjP(),
+    run_attempt: dist/* string */.YjP(),
+    runner_environment: dist/* string */.YjP(),
 });
 function requireIdentity(source) {
     if (source !== undefined)
@@ -70718,7 +63699,7 @@ async function requestIdentity({ url, token }, http, mask) {
             hint: 'No tag has moved. Run the job again.',
         });
     }
-    const answer = readJson(object({ value: string() }), reply.content ?? '');
+    const answer = (0,lib_json/* readJson */.V)(dist/* object */.Ikc({ value: dist/* string */.YjP() }), reply.content ?? '');
     if (!answer.ok)
         throw invalidToken(`the answer of ${address.host} has no token`);
     mask(answer.value.value);
@@ -70726,7 +63707,7 @@ async function requestIdentity({ url, token }, http, mask) {
 }
 function readClaims(token) {
     const payload = Buffer.from(token.split('.')[1] ?? '', 'base64url');
-    const claims = readJson(CLAIMS, payload);
+    const claims = (0,lib_json/* readJson */.V)(CLAIMS, payload);
     if (claims.ok)
         return claims.value;
     const problem = claims.place === undefined ? claims.problem : `${claims.place}: ${claims.problem}`;
@@ -70746,7 +63727,7 @@ function invalidToken(detail) {
 
 
 
-const ANSWER = object({ id: optional(union([string(), number()])) });
+const ANSWER = dist/* object */.Ikc({ id: dist/* optional */.lqM(dist/* union */.KCZ([dist/* string */.YjP(), dist/* number */.aig()])) });
 const ANSWER_LIMIT = 1024 * 1024;
 async function storeWithGitHub({ api, repository, token }, bundle, http) {
     if (token === '')
@@ -70762,7 +63743,7 @@ async function storeWithGitHub({ api, repository, token }, bundle, http) {
     const body = Buffer.concat([Buffer.from('{"bundle":'), bundle, Buffer.from('}')]);
     const reply = await http.send({ method: 'POST', url, headers, body, operation, limit: ANSWER_LIMIT });
     if (reply.ok) {
-        const answer = readJson(ANSWER, reply.content ?? '');
+        const answer = (0,lib_json/* readJson */.V)(ANSWER, reply.content ?? '');
         return { stored: true, id: answer.ok ? answer.value.id?.toString() : undefined };
     }
     const { detail } = readErrorAnswer(reply.text);
@@ -70792,8 +63773,8 @@ For private repositories, this also needs GitHub Enterprise Cloud. \`gh attestat
 const PROVENANCE_TYPE = 'https://slsa.dev/provenance/v1';
 const BUILD_TYPE = 'https://actions.github.io/buildtypes/workflow/v1';
 function composeProvenance({ image, index, builds, revision, server, claims }) {
-    const name = formatRepository(image);
-    const sorted = builds.toSorted((one, other) => byPlatform(one, other));
+    const name = (0,oci_reference/* formatRepository */.Sh)(image);
+    const sorted = builds.toSorted((one, other) => (0,oci_platform/* byPlatform */.HE)(one, other));
     const digests = [...new Set([index, ...sorted.map(({ digest }) => digest)])];
     const repository = `${server}/${claims.repository}`;
     return JSON.stringify({
@@ -70861,7 +63842,7 @@ function provenance_describePlatform({ platform, system, digest, derivation, sto
         return [];
     return [
         {
-            name: formatPlatform(platform),
+            name: (0,oci_platform/* formatPlatform */.Bq)(platform),
             uri: `nix:${path}`,
             annotations: { image: digest, ...(storePath && { outputPath: storePath }), system },
         },
@@ -70892,11 +63873,11 @@ async function signStatement(statement, { token }, services, limits = LIMITS) {
         throw signingError(error, services);
     }
 }
-const LOGGED = object({
-    verificationMaterial: object({ tlogEntries: array(object({ logIndex: string() })) }),
+const LOGGED = dist/* object */.Ikc({
+    verificationMaterial: dist/* object */.Ikc({ tlogEntries: dist/* array */.YOg(dist/* object */.Ikc({ logIndex: dist/* string */.YjP() })) }),
 });
 function readLogIndex(bundle) {
-    const read = readJson(LOGGED, bundle);
+    const read = (0,lib_json/* readJson */.V)(LOGGED, bundle);
     return read.ok ? read.value.verificationMaterial.tlogEntries[0]?.logIndex : undefined;
 }
 const STEPS = {
@@ -70948,7 +63929,7 @@ async function attest(request, tools) {
     const [image] = images;
     if (image === undefined)
         throw new Error('an index is attested in at least one repository');
-    const name = formatReference({ repository: image, digest: index.digest });
+    const name = (0,oci_reference/* formatReference */.FH)({ repository: image, digest: index.digest });
     const found = await findAttestations(registry, images, subjectsOf(index, builds), PROVENANCE_TYPE);
     const missing = found.filter(({ attestation }) => attestation === undefined);
     if (missing.length === 0) {
@@ -71020,86 +64001,8 @@ function buildOf({ platform, system, image: { mediaType, digest, size }, info, r
     };
 }
 
-;// CONCATENATED MODULE: ./lib/actions/commits.js
-
-
-
-
-
-const GITHUB_ANSWER = object({ status: picklist(['ahead', 'behind', 'identical', 'diverged']) });
-const GITEA_ANSWER = object({ total_commits: pipe(number(), safeInteger(), minValue(0)) });
-const COMPARISON_LIMIT = 16 * 1024 * 1024;
-async function compareCommits(comparison, http) {
-    const { api, repository, token, base, head } = comparison;
-    if (base === head)
-        return 'identical';
-    if (!isCommit(base) || !isCommit(head))
-        return { unknown: `"${(0,lib_text/* sanitizeLine */.g$)(isCommit(base) ? head : base)}" is not a commit` };
-    if (token === '')
-        return { unknown: 'there is no token for the API' };
-    if (!URL.canParse(api) || repository === '')
-        return { unknown: 'the runner does not provide the address of the API' };
-    const ask = (from, to) => requestComparison(`${api.replace(/\/$/, '')}/repos/${repository}`, from, to, token, http);
-    try {
-        const answer = await ask(base, head);
-        if (typeof answer !== 'number')
-            return answer;
-        const behind = await ask(head, base);
-        return typeof behind === 'number' ? relationOf(answer, behind) : behind;
-    }
-    catch (error) {
-        return { unknown: (0,lib_text/* sanitizeLine */.g$)((0,errors/* messageOf */.bD)(error)) };
-    }
-}
-function relationOf(ahead, behind) {
-    if (ahead > 0)
-        return behind > 0 ? 'diverged' : 'ahead';
-    return behind > 0 ? 'behind' : 'identical';
-}
-async function requestComparison(repository, base, head, token, http) {
-    const url = new URL(`${repository}/compare/${base}...${head}?per_page=1&page=2`);
-    const operation = `compare ${base} with ${head}`;
-    const headers = { accept: 'application/vnd.github+json', authorization: `Bearer ${token}` };
-    const ask = () => http.send({ method: 'GET', url, headers, operation, limit: COMPARISON_LIMIT });
-    for (const milliseconds of RETRY_PAUSES) {
-        const relation = readRelation(await ask());
-        if (relation.transient !== true)
-            return relation.relation;
-        await pauseBeforeRetry(`Can't ${operation}: ${relation.relation.unknown}`, milliseconds, http);
-    }
-    return readRelation(await ask()).relation;
-}
-function readRelation(reply) {
-    const { host } = reply.url;
-    if (!reply.ok) {
-        const tries = reply.tries === undefined ? '' : `, ${reply.tries}`;
-        const unknown = `${host} answered with status ${reply.status} (${errorMessageOf(reply.text)}${tries})`;
-        return reply.status === 404 ? { relation: { unknown }, transient: true } : { relation: { unknown } };
-    }
-    const answer = readJson(GITHUB_ANSWER, reply.content ?? '');
-    if (answer.ok)
-        return { relation: answer.value.status };
-    const counted = readJson(GITEA_ANSWER, reply.content ?? '');
-    if (counted.ok)
-        return { relation: counted.value.total_commits };
-    return {
-        relation: { unknown: `the answer of ${host} has neither a status nor a number of commits` },
-        transient: true,
-    };
-}
-function isCommit(text) {
-    return /^[0-9a-f]{7,64}$/.test(text);
-}
-function errorMessageOf(text) {
-    try {
-        const { message } = JSON.parse(text);
-        return (0,lib_text/* sanitizeLine */.g$)(String(message));
-    }
-    catch {
-        return (0,lib_text/* sanitizeLine */.g$)(text).slice(0, 80);
-    }
-}
-
+// EXTERNAL MODULE: ./lib/context.js
+var context = __nccwpck_require__(86048);
 ;// CONCATENATED MODULE: ./lib/modes/merge-summary.js
 
 
@@ -71108,18 +64011,18 @@ function errorMessageOf(text) {
 
 function summarizeMerge(image) {
     const { index, plans, platforms, pushed, changed, changes, attestation } = image;
-    const repositories = new Set(plans.map(({ tag: { repository } }) => formatRepository(repository)));
+    const repositories = new Set(plans.map(({ tag: { repository } }) => (0,oci_reference/* formatRepository */.Sh)(repository)));
     const tags = plans.map((plan) => [
-        codeCell(repositories.size > 1 ? formatReference(plan.tag) : plan.tag.tag),
+        (0,markdown/* codeCell */.MZ)(repositories.size > 1 ? (0,oci_reference/* formatReference */.FH)(plan.tag) : plan.tag.tag),
         describeTagChange(plan),
     ]);
-    return joinLines(`### ${pushed ? (changed ? 'Published' : 'Unchanged') : 'Checked, not published'}`, '', ...(pushed ? pullCommands(plans) : []), ...table(['tag', pushed ? 'change' : 'planned change'], tags), ...table(['platform', 'size', 'digest'], platforms.map(({ platform, size, digest }) => [formatPlatform(platform), (0,lib_text/* formatBytes */.z3)(size), code(digest)])), ...index.flatMap((reference) => [`Index: ${code(reference)}`, '']), ...(attestation === undefined ? [] : [describeAttestation(attestation), '']), ...(changes === undefined ? [] : describeChanges(changes)));
+    return (0,markdown/* joinLines */.cT)(`### ${pushed ? (changed ? 'Published' : 'Unchanged') : 'Checked, not published'}`, '', ...(pushed ? pullCommands(plans) : []), ...(0,markdown/* table */.tp)(['tag', pushed ? 'change' : 'planned change'], tags), ...(0,markdown/* table */.tp)(['platform', 'size', 'digest'], platforms.map(({ platform, size, digest }) => [(0,oci_platform/* formatPlatform */.Bq)(platform), (0,lib_text/* formatBytes */.z3)(size), (0,markdown/* code */.aY)(digest)])), ...index.flatMap((reference) => [`Index: ${(0,markdown/* code */.aY)(reference)}`, '']), ...(attestation === undefined ? [] : [describeAttestation(attestation), '']), ...(changes === undefined ? [] : describeChanges(changes)));
 }
 function describeAttestation({ digest, url }) {
-    return `Provenance: ${code(digest)}${url === undefined ? '' : `, [stored on GitHub](${url})`}`;
+    return `Provenance: ${(0,markdown/* code */.aY)(digest)}${url === undefined ? '' : `, [stored on GitHub](${url})`}`;
 }
 function describeTagChange({ before, action, gained, lost, now }) {
-    const from = before.stored === undefined ? '' : code(shortDigest(before.stored.digest));
+    const from = before.stored === undefined ? '' : (0,markdown/* code */.aY)((0,oci_reference/* shortDigest */.VK)(before.stored.digest));
     switch (action) {
         case 'created':
             return 'new';
@@ -71128,9 +64031,9 @@ function describeTagChange({ before, action, gained, lost, now }) {
         case 'moved':
             return [`moved from ${from}`, ...gained.map(signed('+')), ...lost.map(signed('−'))].join(', ');
         case 'skipped':
-            return `not moved: ${from} is from the newer commit ${code(shortCommit(before.revision))}`;
+            return `not moved: ${from} is from the newer commit ${(0,markdown/* code */.aY)(shortCommit(before.revision))}`;
         case 'overtaken':
-            return now === undefined ? 'deleted by another run' : `moved to ${code(shortDigest(now))} by another run`;
+            return now === undefined ? 'deleted by another run' : `moved to ${(0,markdown/* code */.aY)((0,oci_reference/* shortDigest */.VK)(now))} by another run`;
     }
 }
 function shortCommit(revision = 'unknown') {
@@ -71138,17 +64041,16 @@ function shortCommit(revision = 'unknown') {
     return /^[0-9a-f]{40}$/.test(line) ? line.slice(0, 12) : (0,lib_text/* cut */.Jj)(line, 40);
 }
 function signed(sign) {
-    return (platform) => `${sign} ${formatPlatform(platform)}`;
+    return (platform) => `${sign} ${(0,oci_platform/* formatPlatform */.Bq)(platform)}`;
 }
 function pullCommands(plans) {
     const published = plans.filter(({ action }) => action !== 'skipped' && action !== 'overtaken');
-    const byRepository = Map.groupBy(published, ({ tag: { repository } }) => formatRepository(repository));
-    const commands = [...byRepository.values()].flatMap(([first]) => first === undefined ? [] : `docker pull ${formatReference(first.tag)}`);
-    return commands.length === 0 ? [] : codeBlock(commands.join('\n'), 'sh');
+    const byRepository = Map.groupBy(published, ({ tag: { repository } }) => (0,oci_reference/* formatRepository */.Sh)(repository));
+    const commands = [...byRepository.values()].flatMap(([first]) => first === undefined ? [] : `docker pull ${(0,oci_reference/* formatReference */.FH)(first.tag)}`);
+    return commands.length === 0 ? [] : (0,markdown/* codeBlock */.DV)(commands.join('\n'), 'sh');
 }
 
 ;// CONCATENATED MODULE: ./lib/modes/merge-report.js
-
 
 
 
@@ -71176,7 +64078,7 @@ function logTagPlan(plans, { allowOlder, push }, head, relations, log) {
     for (const plan of plansWithLoss(plans))
         log.warning(`${formatLoss(plan)}. \`allow-missing-platforms: true\` permits this.`);
     for (const { tag, before, action } of plans) {
-        const name = formatReference(tag);
+        const name = (0,oci_reference/* formatReference */.FH)(tag);
         const relation = before.revision === undefined ? undefined : relations.get(before.revision);
         if (action === 'skipped')
             log.warning(`Not moving ${name}: it points to commit ${before.revision}, which is newer than ${head}. Set \`allow-older: true\` to move it anyway.`);
@@ -71197,8 +64099,8 @@ function logVerified(members, log) {
         const layers = own.blobs.length - 1;
         const count = layers === 1 ? '1 layer' : `${layers} layers`;
         const parts = ['manifest', 'config', ...(attestations.length > 0 ? [count, 'attestations'] : [count])];
-        const copies = absentFrom.length === 0 ? '' : `; missing in ${absentFrom.map(formatRepository).join(', ')}`;
-        log.info(`Verified ${formatPlatform(platform)}: ${parts.slice(0, -1).join(', ')} and ${parts.at(-1)} exist in ${formatRepository(repository)}${copies}`);
+        const copies = absentFrom.length === 0 ? '' : `; missing in ${absentFrom.map(oci_reference/* formatRepository */.Sh).join(', ')}`;
+        log.info(`Verified ${(0,oci_platform/* formatPlatform */.Bq)(platform)}: ${parts.slice(0, -1).join(', ')} and ${parts.at(-1)} exist in ${(0,oci_reference/* formatRepository */.Sh)(repository)}${copies}`);
     }
 }
 const TAG_RESULTS = {
@@ -71209,13 +64111,13 @@ const TAG_RESULTS = {
     overtaken: ['updated by another run'],
 };
 function logMergeResult(index, members, plans, { images, push }, log) {
-    const platforms = members.map(({ platform }) => formatPlatform(platform)).join(', ');
+    const platforms = members.map(({ platform }) => (0,oci_platform/* formatPlatform */.Bq)(platform)).join(', ');
     for (const image of images)
-        log.info(`${push ? 'The index is' : 'The index would be'} ${formatRepository(image)}@${index.digest}, for ${platforms}`);
+        log.info(`${push ? 'The index is' : 'The index would be'} ${(0,oci_reference/* formatRepository */.Sh)(image)}@${index.digest}, for ${platforms}`);
     for (const { tag, action, before } of plans) {
         const [published, planned = published] = TAG_RESULTS[action];
         const from = action === 'moved' && before.stored ? ` from ${before.stored.digest}` : '';
-        log.info(`${formatReference(tag)}: ${push ? published : planned}${from}`);
+        log.info(`${(0,oci_reference/* formatReference */.FH)(tag)}: ${push ? published : planned}${from}`);
     }
 }
 function reportMerge(index, members, plans, { unchanged, changes, attestation }, { images, push }) {
@@ -71235,23 +64137,23 @@ function reportMerge(index, members, plans, { unchanged, changes, attestation },
     }));
     const inIndex = members.map(({ system, platform, image: { digest } }) => ({
         system,
-        platform: formatPlatform(platform),
+        platform: (0,oci_platform/* formatPlatform */.Bq)(platform),
         digest,
     }));
     return {
         outputs: {
             digest: index.digest,
-            name: formatRepository(first),
-            image: `${formatRepository(first)}@${index.digest}`,
-            tags: push ? published.map(({ tag }) => formatReference(tag)).join('\n') : '',
-            'skipped-tags': skipped.map(({ tag }) => formatReference(tag)).join('\n'),
+            name: (0,oci_reference/* formatRepository */.Sh)(first),
+            image: `${(0,oci_reference/* formatRepository */.Sh)(first)}@${index.digest}`,
+            tags: push ? published.map(({ tag }) => (0,oci_reference/* formatReference */.FH)(tag)).join('\n') : '',
+            'skipped-tags': skipped.map(({ tag }) => (0,oci_reference/* formatReference */.FH)(tag)).join('\n'),
             changed: String(changed),
             platforms: JSON.stringify(inIndex),
             changes: serializeChanges(changes),
             ...(attestation && { attestation: attestation.digest }),
         },
         summary: summarizeMerge({
-            index: images.map((image) => `${formatRepository(image)}@${index.digest}`),
+            index: images.map((image) => `${(0,oci_reference/* formatRepository */.Sh)(image)}@${index.digest}`),
             plans,
             platforms,
             pushed: push,
@@ -71263,18 +64165,18 @@ function reportMerge(index, members, plans, { unchanged, changes, attestation },
     };
 }
 function artifactOf(image, published, { digest }) {
-    const plan = published.find(({ tag }) => sameRepository(tag.repository, image));
-    return `${plan === undefined ? formatRepository(image) : formatReference(plan.tag)}@${digest}`;
+    const plan = published.find(({ tag }) => (0,oci_reference/* sameRepository */.RB)(tag.repository, image));
+    return `${plan === undefined ? (0,oci_reference/* formatRepository */.Sh)(image) : (0,oci_reference/* formatReference */.FH)(plan.tag)}@${digest}`;
 }
 function findBuiltCommit(records, annotations, workflow, log) {
     const revision = builtRevision(records, workflow, log);
     const { source } = workflow;
-    const origin = { ...(revision !== '' && { [REVISION]: revision }), ...(source !== '' && { [SOURCE]: source }) };
-    const head = { ...origin, ...placeAnnotations(annotations, []).index }[REVISION];
+    const origin = { ...(revision !== '' && { [annotation/* REVISION */.sP]: revision }), ...(source !== '' && { [annotation/* SOURCE */.u2]: source }) };
+    const head = { ...origin, ...(0,annotation/* placeAnnotations */.gM)(annotations, []).index }[annotation/* REVISION */.sP];
     return { revision, origin, head };
 }
 function builtRevision(records, workflow, log) {
-    const ofRun = commitOfRun(workflow);
+    const ofRun = (0,context/* commitOfRun */.Cx)(workflow);
     const byCommit = Map.groupBy(records, ({ revision = ofRun }) => revision);
     const [first = ofRun, ...more] = [...byCommit.keys()];
     if (more.length === 0)
@@ -71284,13 +64186,13 @@ function builtRevision(records, workflow, log) {
     log.warning(`The images were built from different commits:\n${systems.map((line) => `  ${line}`).join('\n')}\nThe index names ${revision}. Check out the same commit in all build jobs.`);
     return revision;
 }
-async function relateCommits(published, origin, comparison, http) {
+async function relateCommits(published, origin, compare) {
     const bases = Map.groupBy(published.filter(({ revision }) => revision !== undefined), ({ revision = '' }) => revision);
     const relations = [...bases].map(async ([base, [first]]) => {
         const source = first?.source;
-        if (source !== undefined && !sameSource(source, origin[SOURCE]))
+        if (source !== undefined && !sameSource(source, origin[annotation/* SOURCE */.u2]))
             return [base, { unknown: `commit ${(0,lib_text/* sanitizeLine */.g$)(base)} is from another repository, ${(0,lib_text/* sanitizeLine */.g$)(source)}` }];
-        return [base, await compareCommits({ ...comparison, base }, http)];
+        return [base, await compare(base)];
     });
     return new Map(await Promise.all(relations));
 }
@@ -71303,6 +64205,7 @@ function newerCommits(relations) {
 }
 
 ;// CONCATENATED MODULE: ./lib/modes/merge.js
+
 
 
 
@@ -71359,7 +64262,7 @@ async function mergeImages(inputs, workflow, tools, signal) {
     if (!inputs.push)
         return report(unchanged ?? composed, plans);
     const store = () => storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log);
-    const storing = withProgress(log, 'copying images and pushing the index', store);
+    const storing = (0,lib_log/* withProgress */.E0)(log, 'copying images and pushing the index', store);
     const index = await beforeTags(storing, signal, log);
     const attestation = attestIndex && (await beforeTags(attestIndex(index, members, commit.revision), signal, log));
     const replan = async (tags) => {
@@ -71408,7 +64311,7 @@ async function readAndVerify(collecting, inputs, workflow, tools) {
     const reading = choosing.then(async (chosen) => {
         const records = chosen.flatMap(({ record }) => record ?? []);
         const commit = findBuiltCommit(records, inputs.annotations, workflow, log);
-        const tags = fillTags(inputs.tags, commit.revision);
+        const tags = (0,inputs_tags/* fillTags */.XJ)(inputs.tags, commit.revision);
         return { commit, ...(await readTags(tags, commit, inputs, workflow, { ...tools, registry: reader })) };
     });
     const all = settleAll([verifying, reading]);
@@ -71438,11 +64341,12 @@ async function chooseComplete(candidates, inputs, workflow, log) {
     }
     return chosen;
 }
-async function readTags(tags, { origin, head }, { token, allowOlder }, { api, repository }, { registry, http }) {
+async function readTags(tags, { origin, head }, { token, allowOlder }, { api, repository }, { registry, http, ...tools }) {
     const published = await readPublishedTags(registry, tags);
     if (allowOlder || head === undefined)
         return { published, relations: new Map() };
-    return { published, relations: await relateCommits(published, origin, { api, repository, token, head }, http) };
+    const compare = (base) => tools.compareCommits?.(base, head) ?? compareCommits({ api, repository, token, base, head }, http);
+    return { published, relations: await relateCommits(published, origin, compare) };
 }
 
 ;// CONCATENATED MODULE: ./lib/nix/evaluate-systems.js
@@ -71458,13 +64362,13 @@ async function readTags(tags, { origin, head }, { token, allowOlder }, { api, re
 async function listSystems(call, log) {
     log.info(`Listing the systems of the flake ${call.flake}`);
     const run = await evaluate_systems_evaluate(call, '', [], 'builtins.attrNames', (line) => log.info(line));
-    const systems = readJson(array(string()), run.result.stdout);
+    const systems = (0,lib_json/* readJson */.V)(dist/* array */.YOg(dist/* string */.YjP()), run.result.stdout);
     if (!systems.ok)
         throw packagesNotEvaluated(call, detailOf(run));
     return systems.value;
 }
 async function evaluateSystems(call, systems, needsStorePath, limit, log) {
-    const supported = systems.filter((system) => SYSTEMS.includes(system));
+    const supported = systems.filter((system) => nix_system/* SYSTEMS */.LB.includes(system));
     let ended = 0;
     const evaluated = await mapAtMost(limit, supported, async (system) => {
         log.info(`Evaluating ${call.attribute} for ${system}`);
@@ -71492,24 +64396,24 @@ async function evaluateSystem(call, system, withStorePath, log) {
     };
     const text = `${call.flake}#packages.${system}.${call.attribute}`;
     const installable = { options: [], text, name: text };
-    const options = withStorePath ? foreignOptions({ ...call, installable, system }) : WITHOUT_BUILDS;
+    const options = withStorePath ? (0,nix/* foreignOptions */.DK)({ ...call, installable, system }) : WITHOUT_BUILDS;
     const apply = evaluate_systems_describeImage(attributeNames(call.attribute), withStorePath);
     const run = await evaluate_systems_evaluate(call, `.${system}`, options, apply, show);
     const { exitCode, stdout } = run.result;
     return readSystemImage(system, { exitCode, stdout, steps, detail: detailOf(run) });
 }
 function readSystemImage(system, { exitCode, stdout, steps: { names, type }, detail }) {
-    const read = exitCode === 0 ? readJson(evaluate_systems_IMAGE, stdout) : undefined;
+    const read = exitCode === 0 ? (0,lib_json/* readJson */.V)(evaluate_systems_IMAGE, stdout) : undefined;
     if (read?.ok) {
         const { value } = read;
         if (value.type === 'absent')
             return { system, kind: 'absent', names: value.names };
         if (!BUILDABLE.includes(value.type))
             return { system, kind: 'unsuitable', names: value.names, type: value.type };
-        const storePath = value.storePath !== null && isStorePath(value.storePath) ? value.storePath : undefined;
+        const storePath = value.storePath !== null && (0,store_path/* isStorePath */.zP)(value.storePath) ? value.storePath : undefined;
         return { system, kind: 'found', names: value.names, storePath };
     }
-    const why = errorIn(detail) || `nix exited with code ${exitCode} and printed no error`;
+    const why = (0,nix/* errorIn */.Kd)(detail) || `nix exited with code ${exitCode} and printed no error`;
     if (BUILD_NEEDED.test(detail))
         return { system, kind: 'unknown', because: 'import', why };
     if (exitCode > 128)
@@ -71520,15 +64424,15 @@ function readSystemImage(system, { exitCode, stdout, steps: { names, type }, det
 const BUILDABLE = ['derivation', 'string', 'path'];
 const BUILD_NEEDED = /allow-import-from-derivation|error: (?:builder for|build of|[Cc]annot build) '|is required to build '|\d+ dependenc(?:y|ies) of derivation|Build failed due to failed dependency/;
 const NOT_FETCHED = /unable to download '|Could(?:n't| not) resolve host|fatal: unable to access '/;
-const evaluate_systems_IMAGE = object({ names: array(string()), type: string(), storePath: nullable(string()) });
-const STEP = object({ names: optional(array(string())), type: optional(string()) });
+const evaluate_systems_IMAGE = dist/* object */.Ikc({ names: dist/* array */.YOg(dist/* string */.YjP()), type: dist/* string */.YjP(), storePath: dist/* nullable */.mee(dist/* string */.YjP()) });
+const STEP = dist/* object */.Ikc({ names: dist/* optional */.lqM(dist/* array */.YOg(dist/* string */.YjP())), type: dist/* optional */.lqM(dist/* string */.YjP()) });
 const STEP_PREFIX = 'nix-image-action: ';
 const STEP_NAMES = 1000;
 function readStep(line) {
     const [, json] = line.split(`trace: ${STEP_PREFIX}`, 2);
     if (json === undefined)
         return undefined;
-    const read = readJson(STEP, json);
+    const read = (0,lib_json/* readJson */.V)(STEP, json);
     return read.ok ? read.value : {};
 }
 function evaluate_systems_describeImage(path, withStorePath) {
@@ -71695,7 +64599,7 @@ const TYPES = {
 async function plan(inputs, workflow, tools) {
     const { log } = tools;
     const { systems, unchanged } = await examineSystems(inputs, workflow, tools);
-    const emulated = systems.filter((system) => !inputs.runners.has(system) && hostedRunner(system) === undefined);
+    const emulated = systems.filter((system) => !inputs.runners.has(system) && (0,nix_system/* hostedRunner */.y4)(system) === undefined);
     if (emulated.length > 0)
         log.notice(adviseEmulation(emulated));
     const unused = [...inputs.runners.keys()].filter((system) => !systems.includes(system));
@@ -71710,10 +64614,10 @@ async function plan(inputs, workflow, tools) {
     return { outputs: { matrix: JSON.stringify({ include: builds }) }, summary: summarizePlan(builds) };
 }
 function runnerFor(system, own) {
-    return own.get(system) ?? hostedRunner(system) ?? ANY_RUNNER;
+    return own.get(system) ?? (0,nix_system/* hostedRunner */.y4)(system) ?? nix_system/* ANY_RUNNER */.EJ;
 }
 function adviseEmulation(systems) {
-    return `GitHub has no runners for ${systems.join(', ')}, so the matrix uses ${ANY_RUNNER} with emulation. Add docker/setup-qemu-action and \`extra-platforms\` to the build job (README, "Emulation with QEMU"). To use your own runners instead, set in this step:
+    return `GitHub has no runners for ${systems.join(', ')}, so the matrix uses ${nix_system/* ANY_RUNNER */.EJ} with emulation. Add docker/setup-qemu-action and \`extra-platforms\` to the build job (README, "Emulation with QEMU"). To use your own runners instead, set in this step:
   runners: |
 ${systems.map((system) => `    ${system}=label`).join('\n')}`;
 }
@@ -71727,7 +64631,7 @@ async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
     const shared = shareLookUps(registry);
     const earlier = inputs.push ? await readPreviousImages(shared, inputs.reuseFrom, log) : [];
     const indexes = inputs.rebuild ? [] : ownIndexes(earlier, inputs.images);
-    const needsStorePath = (system) => namesStorePath(indexes, platformOf(system));
+    const needsStorePath = (system) => namesStorePath(indexes, (0,nix_system/* platformOf */.tj)(system));
     const limit = evaluationsAtOnce(process.availableMemory(), (0,external_node_os_.availableParallelism)());
     const images = await evaluateSystems(call, systems, needsStorePath, limit, log);
     const { planned, warnings, notes } = chooseSystems(images, call);
@@ -71750,14 +64654,16 @@ async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
 }
 function summarizePlan(builds) {
     const rows = builds.map(({ system, runner, unchanged }) => [
-        formatPlatform(platformOf(system)),
+        (0,oci_platform/* formatPlatform */.Bq)((0,nix_system/* platformOf */.tj)(system)),
         system,
-        codeCell(runner),
+        (0,markdown/* codeCell */.MZ)(runner),
         unchanged ? 'unchanged' : 'to be built',
     ]);
-    return joinLines('### Planned', '', ...table(['platform', 'system', 'runner', 'image'], rows));
+    return (0,markdown/* joinLines */.cT)('### Planned', '', ...(0,markdown/* table */.tp)(['platform', 'system', 'runner', 'image'], rows));
 }
 
+// EXTERNAL MODULE: ./lib/process/git.js
+var git = __nccwpck_require__(18209);
 ;// CONCATENATED MODULE: ./lib/changes/published-platform.js
 
 
@@ -71769,41 +64675,41 @@ function summarizePlan(builds) {
 
 async function readPublishedPlatform(registry, reference, platform) {
     const { repository, tag, digest } = reference;
-    const name = formatReference(reference);
+    const name = (0,oci_reference/* formatReference */.FH)(reference);
     const stored = await registry.getManifest(repository, digest ?? tag ?? 'latest');
     if (stored === undefined)
         throw new errors/* VerificationError */.mk({
             message: `${name} does not exist`,
             hint: 'In `image`, name a published image with its tag or digest.',
         });
-    const parsed = parseManifest(stored.bytes, stored.mediaType, name);
+    const parsed = (0,oci_manifest/* parseManifest */.Ng)(stored.bytes, stored.mediaType, name);
     const entry = parsed.kind === 'index' ? entryIn(parsed, platform) : stored.digest;
     if (entry === undefined)
         throw notForPlatform(name, platform, platformsIn(parsed));
     const image = await fetchImage(registry, repository, entry);
-    if (!fits(image.platform, platform))
-        throw notForPlatform(name, platform, [formatPlatform(image.platform)]);
-    const named = parsed.annotations[REVISION] ?? image.own.annotations[REVISION] ?? '';
+    if (!(0,oci_platform/* fits */.lA)(image.platform, platform))
+        throw notForPlatform(name, platform, [(0,oci_platform/* formatPlatform */.Bq)(image.platform)]);
+    const named = parsed.annotations[annotation/* REVISION */.sP] ?? image.own.annotations[annotation/* REVISION */.sP] ?? '';
     return {
         image,
         addedLabels: fromAnnotations(image.own.annotations)?.labels ?? [],
-        ...(isCommitId(named) && { revision: named }),
+        ...((0,git/* isCommitId */.jh)(named) && { revision: named }),
     };
 }
 function entryIn({ manifests }, wanted) {
-    const matching = manifests.filter(({ platform }) => platform !== undefined && fits(platform, wanted));
-    const exact = matching.find(({ platform }) => platform !== undefined && samePlatform(platform, wanted));
+    const matching = manifests.filter(({ platform }) => platform !== undefined && (0,oci_platform/* fits */.lA)(platform, wanted));
+    const exact = matching.find(({ platform }) => platform !== undefined && (0,oci_platform/* samePlatform */.my)(platform, wanted));
     return (exact ?? matching[0])?.digest;
 }
 function platformsIn(parsed) {
     if (parsed.kind === 'manifest')
         return [];
-    const images = parsed.manifests.filter((one) => !isAttestation(one));
-    return images.map(({ platform }) => (platform ? formatPlatform(platform) : 'no platform'));
+    const images = parsed.manifests.filter((one) => !(0,oci_manifest/* isAttestation */.H3)(one));
+    return images.map(({ platform }) => (platform ? (0,oci_platform/* formatPlatform */.Bq)(platform) : 'no platform'));
 }
 function notForPlatform(name, wanted, existing) {
     return new errors/* VerificationError */.mk({
-        message: `${name} has no image for ${formatPlatform(wanted)}`,
+        message: `${name} has no image for ${(0,oci_platform/* formatPlatform */.Bq)(wanted)}`,
         detail: `It has ${existing.join(', ') || 'no images'}.`,
         hint: 'Set `system` to one of the systems that the image is published for, and run this step on a runner that can build for it.',
     });
@@ -71816,10 +64722,10 @@ function notForPlatform(name, wanted, existing) {
 
 
 function compareWithPublished(published, built, added) {
-    const { labels } = parseConfig(published, 'the published config');
+    const { labels } = (0,oci_manifest/* parseConfig */.o4)(published, 'the published config');
     const addedLabels = Object.fromEntries(Object.entries(labels).filter(([key]) => added.includes(key)));
     const expected = withLabels(built, addedLabels);
-    if (digestOf(expected) === digestOf(published))
+    if ((0,oci_reference/* digestOf */.ol)(expected) === (0,oci_reference/* digestOf */.ol)(published))
         return { differences: [], addedLabels };
     const layers = compareDiffIds(comparedLayers(published), comparedLayers(expected));
     const fields = differentFields(published, expected, layers.length > 0);
@@ -71857,7 +64763,7 @@ function shortenDifference(difference, most) {
     return { part: 'layer', ...(published && { published: short(published) }), ...(built && { built: short(built) }) };
 }
 function comparedLayers(config) {
-    const { diffIds, comments } = parseConfig(config, 'the config');
+    const { diffIds, comments } = (0,oci_manifest/* parseConfig */.o4)(config, 'the config');
     return diffIds.map((diffId, at) => {
         const storePaths = storePathsInHistory(comments[at] ?? '');
         return { number: at + 1, diffId, ...(storePaths && { storePaths }) };
@@ -71959,7 +64865,7 @@ function canonicalJson(value) {
 function verificationFailure(report) {
     const { reference, system, platform, differences, published } = report;
     return new errors/* VerificationError */.mk({
-        message: `${formatReference(reference)} for ${formatPlatform(platform)} is not the image that this source builds for ${system}`,
+        message: `${(0,oci_reference/* formatReference */.FH)(reference)} for ${(0,oci_platform/* formatPlatform */.Bq)(platform)} is not the image that this source builds for ${system}`,
         detail: [`published: ${published.image.digest}`, ...describeDifferences(differences, layerCount(published))].join('\n'),
         hint: adviseSource(report),
     });
@@ -71968,12 +64874,12 @@ function summarizeVerification(report, times) {
     const { reference, platform, system, published, revision, storePath, differences, addedLabels } = report;
     const labels = Object.keys(addedLabels).map(quoteName);
     const isSame = differences.length === 0;
-    const name = formatReference({ repository: reference.repository, digest: published.image.digest });
-    return joinLines(`### ${isSame ? 'Verified' : 'Not verified'}: ${code(formatReference(reference))} for ${formatPlatform(platform)}`, '', `The published image is ${isSame ? '' : '**not** '}the one that this source builds.`, '', ...bulletList([
-        `Published: ${code(name)}, from ${describeCommit(published.revision)}`,
-        `Built for ${code(system)}: ${code(storePath)}, from ${describeCommit(revision)}`,
+    const name = (0,oci_reference/* formatReference */.FH)({ repository: reference.repository, digest: published.image.digest });
+    return (0,markdown/* joinLines */.cT)(`### ${isSame ? 'Verified' : 'Not verified'}: ${(0,markdown/* code */.aY)((0,oci_reference/* formatReference */.FH)(reference))} for ${(0,oci_platform/* formatPlatform */.Bq)(platform)}`, '', `The published image is ${isSame ? '' : '**not** '}the one that this source builds.`, '', ...(0,markdown/* bulletList */.fF)([
+        `Published: ${(0,markdown/* code */.aY)(name)}, from ${describeCommit(published.revision)}`,
+        `Built for ${(0,markdown/* code */.aY)(system)}: ${(0,markdown/* code */.aY)(storePath)}, from ${describeCommit(revision)}`,
         ...(labels.length === 0 ? [] : [`Labels that were added at publication, not compared: ${labels.join(', ')}`]),
-    ]), ...(isSame ? [] : [...tabulateDifferences(differences), ...formatText(adviseSource(report))]), ...tabulateTimes(times));
+    ]), ...(isSame ? [] : [...tabulateDifferences(differences), ...(0,markdown/* formatText */.vX)(adviseSource(report))]), ...tabulateTimes(times));
 }
 function describeCommit(revision) {
     return revision === undefined ? 'an unknown commit' : `commit ${quoteName(revision)}`;
@@ -72045,7 +64951,7 @@ function tabulateDifferences(differences) {
         ...describeSide('built', built),
     ]);
     return [
-        ...table(['layer', 'image', 'diff ID and store paths'], rows),
+        ...(0,markdown/* table */.tp)(['layer', 'image', 'diff ID and store paths'], rows),
         ...(layers.length > shown.length ? [`Not shown: ${layers.length - shown.length} more.`, ''] : []),
         ...(fields.length === 0
             ? []
@@ -72056,15 +64962,15 @@ function describeSide(side, layer) {
     if (layer === undefined)
         return [];
     const { storePaths = [], diffId, number } = layer;
-    const paths = storePaths.slice(0, PATHS_SHOWN).map(codeCell);
+    const paths = storePaths.slice(0, PATHS_SHOWN).map(markdown/* codeCell */.MZ);
     const more = storePaths.length > paths.length ? [`and ${storePaths.length - paths.length} more`] : [];
-    return [[String(number), side, [code(diffId), ...paths, ...more].join('<br>')]];
+    return [[String(number), side, [(0,markdown/* code */.aY)(diffId), ...paths, ...more].join('<br>')]];
 }
 function quoteName(text) {
-    return code((0,lib_text/* sanitizeLine */.g$)(text));
+    return (0,markdown/* code */.aY)((0,lib_text/* sanitizeLine */.g$)(text));
 }
 function layerCount({ image }) {
-    return parseConfig(image.configBytes, 'the config').diffIds.length;
+    return (0,oci_manifest/* parseConfig */.o4)(image.configBytes, 'the config').diffIds.length;
 }
 
 ;// CONCATENATED MODULE: ./lib/modes/verify.js
@@ -72086,10 +64992,10 @@ function layerCount({ image }) {
 async function verify(inputs, workflow, tools) {
     const { registry, log, phases } = tools;
     const { reference, system } = inputs;
-    const platform = platformOf(system);
+    const platform = (0,nix_system/* platformOf */.tj)(system);
     phases.enter('check access');
     const published = await readPublishedPlatform(registry, reference, platform);
-    const name = `${formatReference(reference)} for ${formatPlatform(platform)}`;
+    const name = `${(0,oci_reference/* formatReference */.FH)(reference)} for ${(0,oci_platform/* formatPlatform */.Bq)(platform)}`;
     log.info(`${name} is ${published.image.digest}${published.revision ? `, from commit ${published.revision}` : ''}`);
     const revision = await findBuiltRevision(inputs);
     if (revision !== undefined)
@@ -72107,14 +65013,14 @@ async function verify(inputs, workflow, tools) {
     };
 }
 async function findBuiltRevision(inputs) {
-    const folder = sourceFolder(inputs);
-    return folder === undefined ? undefined : readHead(folder);
+    const folder = (0,modes_revision/* sourceFolder */.Id)(inputs);
+    return folder === undefined ? undefined : (0,git/* readHead */.zy)(folder);
 }
 async function buildConfig(inputs, { runnerSystem, tempFolder }, { log, phases }) {
     const { system, nixArgs } = inputs;
     const requested = installableOf(inputs, runnerSystem);
     const local = await addLocalImage(requested, runnerSystem, log);
-    const folders = [store_path_storeFolder(), tempFolder];
+    const folders = [(0,store_path/* storeFolder */.IS)(), tempFolder];
     const call = { installable: local ?? requested, nixArgs, system, runnerSystem, folders };
     if (local === undefined)
         phases.enter('evaluate');
@@ -72124,8 +65030,8 @@ async function buildConfig(inputs, { runnerSystem, tempFolder }, { log, phases }
         : await buildImage(call, evaluation, true, { log, phases });
     return withReadableSource(image, call, tempFolder, log, async (source) => {
         phases.enter('read');
-        const read = () => checkImage(source, platformOf(system));
-        const { configBytes } = await withProgress(log, `reading ${source.path}`, read);
+        const read = () => checkImage(source, (0,nix_system/* platformOf */.tj)(system));
+        const { configBytes } = await (0,lib_log/* withProgress */.E0)(log, `reading ${source.path}`, read);
         return { storePath: image.storePath, config: configBytes };
     });
 }
@@ -72144,7 +65050,7 @@ function observeWrites(registry, report) {
     return {
         ...registry,
         putManifest(repository, reference, mediaType, bytes, etag) {
-            const kind = isDigest(reference) || REFERRERS_TAG.test(reference) ? 'image' : 'tag';
+            const kind = (0,oci_reference/* isDigest */.Bc)(reference) || REFERRERS_TAG.test(reference) ? 'image' : 'tag';
             return observe({ repository, kind, reference, bytes }, () => registry.putManifest(repository, reference, mediaType, bytes, etag));
         },
         async deleteTag(repository, tag) {
@@ -72158,8 +65064,212 @@ function observeWrites(registry, report) {
     };
 }
 
+;// CONCATENATED MODULE: ./lib/run-mode.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+async function runMode(inputs, env, workflow, log, { phases, writes }, more = {}) {
+    const wait = (milliseconds) => (0,cancellation/* waitUnlessCancelled */.Tj)(milliseconds, cancel/* cancellation */.WN.signal);
+    const http = createHttp({ log, userAgent: 'nix-image-action', env, wait });
+    const onWrite = (write) => void writes.push(write);
+    const registry = observeWrites(openRegistry(http, inputs, env, log), onWrite);
+    const tools = { http, registry, log, phases, onWrite, cancellation: cancel/* cancellation */.WN, ...more };
+    switch (inputs.mode) {
+        case 'plan':
+            return plan(inputs, workflow, tools);
+        case 'build':
+            return build(inputs, workflow, tools);
+        case 'merge':
+            return merge(inputs, workflow, tools);
+        case 'verify':
+            return verify(inputs, workflow, tools);
+    }
+}
+function openRegistry(http, inputs, env, log) {
+    const onSecret = (secret) => log.mask(secret);
+    const runtime = env.XDG_RUNTIME_DIR && (0,external_node_path_.join)(env.XDG_RUNTIME_DIR, 'containers', 'auth.json');
+    const files = {
+        docker: (0,external_node_path_.join)(env.DOCKER_CONFIG || (0,external_node_path_.join)(env.HOME || (0,external_node_os_.homedir)(), '.docker'), 'config.json'),
+        podman: [env.REGISTRY_AUTH_FILE, runtime].flatMap((file) => file || []),
+    };
+    const credentials = withFallback(credentialsFrom(files, onSecret), readTokenLogin(env, inputs));
+    return createRegistry({ http, credentials, onSecret });
+}
+async function explainError(error, env, advise) {
+    const { RUNNER_TEMP = (0,external_node_os_.tmpdir)() } = env;
+    if (!(error instanceof errors/* ActionError */.lZ) && isShortage(error))
+        return explainError(await (0,disk/* diskFailure */.C9)("This step can't continue", RUNNER_TEMP, error), env, advise);
+    if (!(error instanceof errors/* ActionError */.lZ))
+        return new errors/* ActionError */.lZ({ message: `This is a bug in nix-image-action. Please report it: ${(0,errors/* messageOf */.bD)(error)}` });
+    if (error instanceof errors/* DiskError */.Q6)
+        return withHint(error, (0,advice/* adviceForDisk */.r)(error));
+    const cause = registryErrorIn(error);
+    return withHint(error, cause && advise(cause));
+}
+function withHint({ parts }, more) {
+    return new errors/* ActionError */.lZ({ ...parts, hint: [parts.hint, more].filter(Boolean).join('\n') });
+}
+function isShortage(error) {
+    return ['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE'].includes(String(error?.code));
+}
+function registryErrorIn(error) {
+    if (error instanceof RegistryError)
+        return error.parts.hint === undefined ? error : undefined;
+    return error instanceof errors/* ActionError */.lZ ? registryErrorIn(error.cause) : undefined;
+}
+
+
+/***/ }),
+
+/***/ 16282:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+
+// EXPORTS
+__nccwpck_require__.d(__webpack_exports__, {
+  e: () => (/* binding */ run)
+});
+
+// EXTERNAL MODULE: external "node:fs/promises"
+var promises_ = __nccwpck_require__(51455);
+// EXTERNAL MODULE: external "node:path"
+var external_node_path_ = __nccwpck_require__(76760);
+// EXTERNAL MODULE: ./node_modules/@actions/core/lib/core.js + 11 modules
+var core = __nccwpck_require__(78974);
+// EXTERNAL MODULE: ./lib/actions/advice.js
+var advice = __nccwpck_require__(70375);
+// EXTERNAL MODULE: ./node_modules/valibot/dist/index.mjs
+var dist = __nccwpck_require__(77934);
+// EXTERNAL MODULE: ./lib/errors.js
+var errors = __nccwpck_require__(452);
+// EXTERNAL MODULE: ./lib/json.js
+var json = __nccwpck_require__(16413);
+;// CONCATENATED MODULE: ./lib/actions/artifacts.js
+
+
+
+
+const LIST = dist/* object */.Ikc({ subjects: dist/* array */.YOg(dist/* object */.Ikc({ name: dist/* string */.YjP() })) });
+async function declareArtifacts(references, { GITHUB_ARTIFACTS: file, GITHUB_ARTIFACTS_LIST: list }) {
+    if (!file || references.length === 0)
+        return [];
+    const declared = await readDeclared(list);
+    const fresh = references.filter((reference) => !declared.has(reference.replace(/@.*$/, '')));
+    try {
+        await (0,promises_.appendFile)(file, fresh.map((reference) => `oci://${reference}\n`).join(''));
+        return [];
+    }
+    catch (error) {
+        return [`Can't declare the published image in ${file}: ${(0,errors/* firstLine */.TM)(error)}. The step has succeeded.`];
+    }
+}
+async function readDeclared(list) {
+    const text = list ? await (0,promises_.readFile)(list).catch(() => Buffer.alloc(0)) : Buffer.alloc(0);
+    const read = (0,json/* readJson */.V)(LIST, text);
+    return new Set(read.ok ? read.value.subjects.map(({ name }) => name) : []);
+}
+
+// EXTERNAL MODULE: ./lib/actions/cancel.js
+var cancel = __nccwpck_require__(77849);
+// EXTERNAL MODULE: ./lib/actions/log.js
+var log = __nccwpck_require__(1633);
+// EXTERNAL MODULE: ./lib/context.js
+var context = __nccwpck_require__(86048);
+// EXTERNAL MODULE: ./lib/fs/disk.js
+var disk = __nccwpck_require__(67002);
+// EXTERNAL MODULE: ./lib/inputs/field.js
+var field = __nccwpck_require__(36965);
+// EXTERNAL MODULE: ./lib/inputs/inputs.js + 4 modules
+var inputs_inputs = __nccwpck_require__(37470);
+// EXTERNAL MODULE: ./lib/log.js
+var lib_log = __nccwpck_require__(97309);
+// EXTERNAL MODULE: ./lib/markdown.js
+var markdown = __nccwpck_require__(45162);
+// EXTERNAL MODULE: ./lib/oci/reference.js
+var oci_reference = __nccwpck_require__(23940);
+// EXTERNAL MODULE: ./lib/text.js
+var lib_text = __nccwpck_require__(68804);
+// EXTERNAL MODULE: ./lib/modes/phases.js
+var phases = __nccwpck_require__(83290);
+;// CONCATENATED MODULE: ./lib/modes/failure-summary.js
+
+
+
+
+const LINES_SHOWN = 20;
+function summarizeFailure({ step, image, platform, failure, writes, times }) {
+    const { message, detail = '', hint = '' } = failure;
+    const state = writes && describeWrites(writes);
+    const last = times.at(-1);
+    const when = last && `Failed in the phase "${last.phase}", after ${(0,lib_text/* formatDuration */.a3)((0,phases/* totalTime */.cJ)(times))}.`;
+    const subject = [...(image ? [(0,markdown/* code */.aY)(image)] : []), ...(platform ? [`for ${platform}`] : [])].join(' ');
+    return (0,markdown/* joinLines */.cT)(`### ${step} failed${subject === '' ? '' : `: ${subject}`}`, '', ...(0,markdown/* formatText */.vX)(message), ...(detail.trim() === '' ? [] : (0,markdown/* codeBlock */.DV)((0,markdown/* breakLines */.bC)((0,lib_text/* lastLines */.w$)(detail, LINES_SHOWN)))), ...(0,markdown/* formatText */.vX)(state === undefined ? hint : hint.replace(`${state} `, '')), ...(state === undefined ? [] : [`**${state}**`, '']), ...(when === undefined ? [] : [when]));
+}
+function describeWrites(writes) {
+    if (writes.length === 0)
+        return 'Nothing was pushed.';
+    const tags = [...Map.groupBy(writes.filter(isTag), nameOf)].map(([name, own]) => ({ name, state: tagState(own) }));
+    const parts = TAG_STATES.flatMap(([state, text]) => {
+        const names = tags.flatMap((tag) => (tag.state === state ? (0,markdown/* code */.aY)(tag.name) : []));
+        return names.length === 0 ? [] : `${text}: ${names.toSorted().join(', ')}.`;
+    });
+    if (parts.length > 0)
+        return parts.join(' ');
+    const wrote = (kind, state) => writes.some((write) => write.kind === kind && write.state === state);
+    if (wrote('image', 'done'))
+        return 'No tag has moved. Images were pushed by digest only.';
+    if (wrote('image', 'started'))
+        return 'No tag has moved. Images may have been pushed by digest.';
+    return `No tag has moved, and no image was pushed${wrote('blob', 'done') ? ', only layers' : ''}.`;
+}
+const TAG_STATES = [
+    ['pushed', 'Pushed before the failure'],
+    ['unconfirmed', 'The registry has not confirmed the push of'],
+    ['restored', 'Pushed, and restored after the failure'],
+];
+function tagState(writes) {
+    const [first] = writes;
+    const last = writes.findLast(({ state }) => state === 'done');
+    if (last === undefined || writes.at(-1)?.state !== 'done')
+        return 'unconfirmed';
+    return last.deleted || !sameBytes(first?.bytes, last.bytes) ? 'restored' : 'pushed';
+}
+function sameBytes(one = new Uint8Array(), other = new Uint8Array()) {
+    return Buffer.compare(one, other) === 0;
+}
+function isTag({ kind }) {
+    return kind === 'tag';
+}
+function nameOf({ repository, reference }) {
+    return (0,oci_reference/* formatReference */.FH)({ repository, tag: reference });
+}
+
+// EXTERNAL MODULE: ./lib/nix/nix.js
+var nix_nix = __nccwpck_require__(83020);
+// EXTERNAL MODULE: ./lib/nix/system.js
+var system = __nccwpck_require__(15294);
+// EXTERNAL MODULE: ./lib/oci/platform.js
+var platform = __nccwpck_require__(17122);
+// EXTERNAL MODULE: ./lib/run-mode.js + 148 modules
+var run_mode = __nccwpck_require__(88492);
+// EXTERNAL MODULE: ./lib/secrets.js
+var secrets = __nccwpck_require__(80150);
 ;// CONCATENATED MODULE: ./lib/version.js
-const version_VERSION = '0.1.0';
+const VERSION = '0.1.0';
 
 ;// CONCATENATED MODULE: ./lib/run.js
 
@@ -72185,20 +65295,9 @@ const version_VERSION = '0.1.0';
 
 
 
-
-
-
-
-
-
-
-
-
-
-
 async function run(env) {
-    const stopReports = reportSilence(log/* jobLog */.W.info);
-    const step = { phases: startPhases(), writes: [] };
+    const stopReports = (0,lib_log/* reportSilence */.Qc)(log/* jobLog */.W.info);
+    const step = { phases: (0,phases/* startPhases */.TE)(), writes: [] };
     try {
         const failure = await runStep(env, step);
         if (failure !== undefined)
@@ -72208,7 +65307,7 @@ async function run(env) {
     catch (error) {
         if ((0,cancel/* isCancelled */.mm)())
             return new Promise(() => undefined);
-        const failure = await explainError(error, env);
+        const failure = await (0,run_mode/* explainError */.U)(error, env, (one) => (0,advice/* adviceFor */.c)(one, (0,field/* inputOf */.wg)(env, 'mode')));
         log/* jobLog */.W.error(failure.message);
         if (error instanceof Error)
             log/* jobLog */.W.debug(error.stack ?? error.message);
@@ -72221,17 +65320,17 @@ async function run(env) {
     }
 }
 async function runStep(env, step) {
-    const token = inputOf(env, 'token');
+    const token = (0,field/* inputOf */.wg)(env, 'token');
     if (token !== '')
         log/* jobLog */.W.mask(token);
     log/* jobLog */.W.info(await describeVersions(env));
-    const inputs = readInputs(env);
+    const inputs = (0,inputs_inputs/* readInputs */.K)(env);
     step.inputs = inputs;
     for (const notice of inputs.notices)
         log/* jobLog */.W.notice(notice);
     for (const note of inputs.notes)
         log/* jobLog */.W.info(note);
-    const { outputs, summary, artifacts = [], failure } = await runMode(inputs, env, step);
+    const { outputs, summary, artifacts = [], failure } = await (0,run_mode/* runMode */.r)(inputs, env, (0,context/* readWorkflow */.S6)(env), log/* jobLog */.W, step);
     await writeOutputs(outputs, env);
     for (const warning of await declareArtifacts(artifacts, env))
         log/* jobLog */.W.warning(warning);
@@ -72240,24 +65339,24 @@ async function runStep(env, step) {
     return failure;
 }
 async function describeVersions(env) {
-    const nix = inputOf(env, 'mode') === 'merge' ? undefined : await findNixVersion();
-    return [`nix-image-action ${version_VERSION}`, ...(nix === undefined ? [] : [nix]), `Node ${process.versions.node}`].join(', ');
+    const nix = (0,field/* inputOf */.wg)(env, 'mode') === 'merge' ? undefined : await (0,nix_nix/* findNixVersion */.T8)();
+    return [`nix-image-action ${VERSION}`, ...(nix === undefined ? [] : [nix]), `Node ${process.versions.node}`].join(', ');
 }
 function wantsSummary(env) {
-    return inputOf(env, 'summary').toLowerCase() !== 'false';
+    return (0,field/* inputOf */.wg)(env, 'summary').toLowerCase() !== 'false';
 }
 function summarizeFailedStep({ parts }, { inputs, phases, writes }, env) {
     const [message = '', detail, hint] = [parts.message, parts.detail, parts.hint].map((text) => text && forSummary(text));
-    const mode = inputs?.mode ?? inputOf(env, 'mode');
+    const mode = inputs?.mode ?? (0,field/* inputOf */.wg)(env, 'mode');
     return summarizeFailure({
-        step: run_STEPS.get(mode) ?? 'Step',
+        step: STEPS.get(mode) ?? 'Step',
         ...describeSubject(inputs),
         failure: { message, detail, hint },
         ...((mode === 'build' || mode === 'merge') && { writes }),
         times: phases.times(),
     });
 }
-const run_STEPS = new Map([
+const STEPS = new Map([
     ['build', 'Build'],
     ['merge', 'Merge'],
     ['plan', 'Plan'],
@@ -72266,17 +65365,17 @@ const run_STEPS = new Map([
 function describeSubject(inputs) {
     switch (inputs?.mode) {
         case 'build':
-            return { ...nameFirst(inputs.images), platform: formatPlatform(platformOf(inputs.system)) };
+            return { ...nameFirst(inputs.images), platform: (0,platform/* formatPlatform */.Bq)((0,system/* platformOf */.tj)(inputs.system)) };
         case 'merge':
             return nameFirst(inputs.images);
         case 'verify':
-            return { image: formatReference(inputs.reference), platform: formatPlatform(platformOf(inputs.system)) };
+            return { image: (0,oci_reference/* formatReference */.FH)(inputs.reference), platform: (0,platform/* formatPlatform */.Bq)((0,system/* platformOf */.tj)(inputs.system)) };
         default:
             return {};
     }
 }
 function nameFirst([first]) {
-    return first === undefined ? {} : { image: formatRepository(first) };
+    return first === undefined ? {} : { image: (0,oci_reference/* formatRepository */.Sh)(first) };
 }
 async function writeOutputs(outputs, env) {
     try {
@@ -72305,56 +65404,6 @@ function forSummary(text) {
     return (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)((0,secrets/* withoutSecrets */.c)(text)));
 }
 const SUMMARY_LIMIT = 256 * 1024;
-async function runMode(inputs, env, { phases, writes }) {
-    const wait = (milliseconds) => (0,cancellation/* waitUnlessCancelled */.Tj)(milliseconds, cancel/* cancellation */.WN.signal);
-    const http = createHttp({ log: log/* jobLog */.W, userAgent: 'nix-image-action', env, wait });
-    const onWrite = (write) => void writes.push(write);
-    const registry = observeWrites(openRegistry(http, inputs, env), onWrite);
-    const tools = { http, registry, log: log/* jobLog */.W, phases, onWrite, cancellation: cancel/* cancellation */.WN };
-    const workflow = readWorkflow(env);
-    switch (inputs.mode) {
-        case 'plan':
-            return plan(inputs, workflow, tools);
-        case 'build':
-            return build(inputs, workflow, tools);
-        case 'merge':
-            return merge(inputs, workflow, tools);
-        case 'verify':
-            return verify(inputs, workflow, tools);
-    }
-}
-function openRegistry(http, inputs, env) {
-    const onSecret = (secret) => log/* jobLog */.W.mask(secret);
-    const runtime = env.XDG_RUNTIME_DIR && (0,external_node_path_.join)(env.XDG_RUNTIME_DIR, 'containers', 'auth.json');
-    const files = {
-        docker: (0,external_node_path_.join)(env.DOCKER_CONFIG || (0,external_node_path_.join)(env.HOME || (0,external_node_os_.homedir)(), '.docker'), 'config.json'),
-        podman: [env.REGISTRY_AUTH_FILE, runtime].flatMap((file) => file || []),
-    };
-    const credentials = withFallback(credentialsFrom(files, onSecret), readTokenLogin(env, inputs));
-    return createRegistry({ http, credentials, onSecret });
-}
-async function explainError(error, env) {
-    const { RUNNER_TEMP = (0,external_node_os_.tmpdir)() } = env;
-    if (!(error instanceof errors/* ActionError */.lZ) && isShortage(error))
-        return explainError(await (0,disk/* diskFailure */.C9)("This step can't continue", RUNNER_TEMP, error), env);
-    if (!(error instanceof errors/* ActionError */.lZ))
-        return new errors/* ActionError */.lZ({ message: `This is a bug in nix-image-action. Please report it: ${(0,errors/* messageOf */.bD)(error)}` });
-    if (error instanceof errors/* DiskError */.Q6)
-        return withHint(error, adviceForDisk(error));
-    const advice = registryErrorIn(error);
-    return withHint(error, advice && adviceFor(advice, inputOf(env, 'mode')));
-}
-function withHint({ parts }, more) {
-    return new errors/* ActionError */.lZ({ ...parts, hint: [parts.hint, more].filter(Boolean).join('\n') });
-}
-function isShortage(error) {
-    return ['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE'].includes(String(error?.code));
-}
-function registryErrorIn(error) {
-    if (error instanceof RegistryError)
-        return error.parts.hint === undefined ? error : undefined;
-    return error instanceof errors/* ActionError */.lZ ? registryErrorIn(error.cause) : undefined;
-}
 
 
 /***/ }),
@@ -75487,6 +68536,7630 @@ function copyFile(srcFile, destFile, force) {
     });
 }
 //# sourceMappingURL=io.js.map
+
+/***/ }),
+
+/***/ 77934:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   BpQ: () => (/* binding */ minLength),
+/* harmony export */   BuJ: () => (/* binding */ getDotPath),
+/* harmony export */   Bw9: () => (/* binding */ length),
+/* harmony export */   CxQ: () => (/* binding */ strictTuple),
+/* harmony export */   FsL: () => (/* binding */ pipe),
+/* harmony export */   H0v: () => (/* binding */ rawCheck),
+/* harmony export */   IeY: () => (/* binding */ custom),
+/* harmony export */   Ikc: () => (/* binding */ object),
+/* harmony export */   K3D: () => (/* binding */ parser),
+/* harmony export */   KCZ: () => (/* binding */ union),
+/* harmony export */   KIO: () => (/* binding */ picklist),
+/* harmony export */   L5J: () => (/* binding */ unknown),
+/* harmony export */   NpB: () => (/* binding */ fallback),
+/* harmony export */   Oxt: () => (/* binding */ variant),
+/* harmony export */   Ru6: () => (/* binding */ maxLength),
+/* harmony export */   Wwf: () => (/* binding */ minValue),
+/* harmony export */   Y2b: () => (/* binding */ safeInteger),
+/* harmony export */   YOg: () => (/* binding */ array),
+/* harmony export */   YjP: () => (/* binding */ string),
+/* harmony export */   _H3: () => (/* binding */ looseObject),
+/* harmony export */   aig: () => (/* binding */ number),
+/* harmony export */   cGV: () => (/* binding */ maxValue),
+/* harmony export */   chJ: () => (/* binding */ null_),
+/* harmony export */   cl6: () => (/* binding */ nullish),
+/* harmony export */   euz: () => (/* binding */ literal),
+/* harmony export */   g1P: () => (/* binding */ record),
+/* harmony export */   hq: () => (/* binding */ nonEmpty),
+/* harmony export */   is: () => (/* binding */ is),
+/* harmony export */   lqM: () => (/* binding */ optional),
+/* harmony export */   mee: () => (/* binding */ nullable),
+/* harmony export */   ndf: () => (/* binding */ integer),
+/* harmony export */   pdi: () => (/* binding */ transform),
+/* harmony export */   qgA: () => (/* binding */ parse),
+/* harmony export */   rej: () => (/* binding */ strictObject),
+/* harmony export */   xLC: () => (/* binding */ safeParse),
+/* harmony export */   yGV: () => (/* binding */ regex),
+/* harmony export */   z6Y: () => (/* binding */ check),
+/* harmony export */   zMY: () => (/* binding */ boolean)
+/* harmony export */ });
+/* unused harmony exports BASE64_REGEX, BIC_REGEX, CUID2_REGEX, DECIMAL_REGEX, DIGITS_REGEX, DOMAIN_REGEX, EMAIL_REGEX, EMOJI_REGEX, HEXADECIMAL_REGEX, HEX_COLOR_REGEX, IMEI_REGEX, IPV4_REGEX, IPV6_REGEX, IP_REGEX, ISO_DATE_REGEX, ISO_DATE_TIME_REGEX, ISO_DATE_TIME_SECOND_REGEX, ISO_TIMESTAMP_REGEX, ISO_TIME_REGEX, ISO_TIME_SECOND_REGEX, ISO_WEEK_REGEX, ISRC_REGEX, JWS_COMPACT_REGEX, KSUID_REGEX, MAC48_REGEX, MAC64_REGEX, MAC_REGEX, NANO_ID_REGEX, OCTAL_REGEX, RFC_EMAIL_REGEX, SLUG_REGEX, ULID_REGEX, UUID_REGEX, ValiError, _addIssue, _cloneDataset, _formatCase, _getByteCount, _getCodePointCount, _getGraphemeCount, _getLastMetadata, _getWordCount, _isLuhnAlgo, _isSameValueZero, _isValidObjectKey, _isValueMatch, _joinExpects, _standardSchema, _stringify, any, args, argsAsync, arrayAsync, assert, awaitAsync, base64, bic, bigint, blob, brand, bytes, cache, cacheAsync, checkAsync, checkItems, checkItemsAsync, codePoints, config, creditCard, cuid2, customAsync, date, decimal, deleteGlobalConfig, deleteGlobalMessage, deleteSchemaMessage, deleteSpecificMessage, description, digits, domain, email, emoji, empty, endsWith, entries, entriesFromList, entriesFromObjects, enum, enum_, everyItem, exactOptional, exactOptionalAsync, examples, excludes, fallbackAsync, file, filterItems, findItem, finite, flatten, flavor, forward, forwardAsync, function, function_, getDefault, getDefaults, getDefaultsAsync, getDescription, getExamples, getFallback, getFallbacks, getFallbacksAsync, getGlobalConfig, getGlobalMessage, getMetadata, getSchemaMessage, getSpecificMessage, getTitle, graphemes, gtValue, guard, hash, hexColor, hexadecimal, imei, includes, instance, intersect, intersectAsync, ip, ipv4, ipv6, isOfKind, isOfType, isValiError, isbn, isoDate, isoDateTime, isoDateTimeSecond, isoTime, isoTimeSecond, isoTimestamp, isoWeek, isrc, jwsCompact, keyof, ksuid, lazy, lazyAsync, looseObjectAsync, looseTuple, looseTupleAsync, ltValue, mac, mac48, mac64, map, mapAsync, mapItems, maxBytes, maxCodePoints, maxEntries, maxGraphemes, maxSize, maxWords, message, metadata, mimeType, minBytes, minCodePoints, minEntries, minGraphemes, minSize, minWords, multipleOf, nan, nanoid, never, nonNullable, nonNullableAsync, nonNullish, nonNullishAsync, nonOptional, nonOptionalAsync, normalize, notBytes, notCodePoints, notEntries, notGraphemes, notLength, notSize, notValue, notValues, notWords, null_, nullableAsync, nullishAsync, objectAsync, objectWithRest, objectWithRestAsync, octal, omit, optionalAsync, parseAsync, parseBoolean, parseJson, parserAsync, partial, partialAsync, partialCheck, partialCheckAsync, pick, pipeAsync, promise, rawCheckAsync, rawTransform, rawTransformAsync, readonly, recordAsync, reduceItems, required, requiredAsync, returns, returnsAsync, rfcEmail, safeParseAsync, safeParser, safeParserAsync, set, setAsync, setGlobalConfig, setGlobalMessage, setSchemaMessage, setSpecificMessage, size, slug, someItem, sortItems, startsWith, strictObjectAsync, strictTupleAsync, stringifyJson, summarize, symbol, title, toBigint, toBoolean, toCamelCase, toDate, toKebabCase, toLowerCase, toMaxValue, toMinValue, toNumber, toPascalCase, toSnakeCase, toString, toUpperCase, transformAsync, trim, trimEnd, trimStart, tuple, tupleAsync, tupleWithRest, tupleWithRestAsync, ulid, undefined, undefined_, undefinedable, undefinedableAsync, unionAsync, unwrap, url, uuid, value, values, variantAsync, void, void_, words */
+//#region src/storages/globalConfig/globalConfig.ts
+let store$4;
+const DEFAULT_CONFIG = {
+	lang: void 0,
+	message: void 0,
+	abortEarly: void 0,
+	abortPipeEarly: void 0
+};
+/**
+* Sets the global configuration.
+*
+* @param config The configuration.
+*/
+function setGlobalConfig(config$1) {
+	store$4 = {
+		...store$4,
+		...config$1
+	};
+}
+/**
+* Returns the global configuration.
+*
+* @param config The config to merge.
+*
+* @returns The configuration.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getGlobalConfig(config$1) {
+	if (!config$1 && !store$4) return DEFAULT_CONFIG;
+	return {
+		lang: config$1?.lang ?? store$4?.lang,
+		message: config$1?.message,
+		abortEarly: config$1?.abortEarly ?? store$4?.abortEarly,
+		abortPipeEarly: config$1?.abortPipeEarly ?? store$4?.abortPipeEarly
+	};
+}
+/**
+* Deletes the global configuration.
+*/
+function deleteGlobalConfig() {
+	store$4 = void 0;
+}
+
+//#endregion
+//#region src/storages/globalMessage/globalMessage.ts
+let store$3;
+/**
+* Sets a global error message.
+*
+* @param message The error message.
+* @param lang The language of the message.
+*/
+function setGlobalMessage(message$1, lang) {
+	if (!store$3) store$3 = /* @__PURE__ */ new Map();
+	store$3.set(lang, message$1);
+}
+/**
+* Returns a global error message.
+*
+* @param lang The language of the message.
+*
+* @returns The error message.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getGlobalMessage(lang) {
+	return store$3?.get(lang);
+}
+/**
+* Deletes a global error message.
+*
+* @param lang The language of the message.
+*/
+function deleteGlobalMessage(lang) {
+	store$3?.delete(lang);
+}
+
+//#endregion
+//#region src/storages/schemaMessage/schemaMessage.ts
+let store$2;
+/**
+* Sets a schema error message.
+*
+* @param message The error message.
+* @param lang The language of the message.
+*/
+function setSchemaMessage(message$1, lang) {
+	if (!store$2) store$2 = /* @__PURE__ */ new Map();
+	store$2.set(lang, message$1);
+}
+/**
+* Returns a schema error message.
+*
+* @param lang The language of the message.
+*
+* @returns The error message.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getSchemaMessage(lang) {
+	return store$2?.get(lang);
+}
+/**
+* Deletes a schema error message.
+*
+* @param lang The language of the message.
+*/
+function deleteSchemaMessage(lang) {
+	store$2?.delete(lang);
+}
+
+//#endregion
+//#region src/storages/specificMessage/specificMessage.ts
+let store$1;
+/**
+* Sets a specific error message.
+*
+* @param reference The identifier reference.
+* @param message The error message.
+* @param lang The language of the message.
+*/
+function setSpecificMessage(reference, message$1, lang) {
+	if (!store$1) store$1 = /* @__PURE__ */ new Map();
+	if (!store$1.get(reference)) store$1.set(reference, /* @__PURE__ */ new Map());
+	store$1.get(reference).set(lang, message$1);
+}
+/**
+* Returns a specific error message.
+*
+* @param reference The identifier reference.
+* @param lang The language of the message.
+*
+* @returns The error message.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getSpecificMessage(reference, lang) {
+	return store$1?.get(reference)?.get(lang);
+}
+/**
+* Deletes a specific error message.
+*
+* @param reference The identifier reference.
+* @param lang The language of the message.
+*/
+function deleteSpecificMessage(reference, lang) {
+	store$1?.get(reference)?.delete(lang);
+}
+
+//#endregion
+//#region src/utils/_stringify/_stringify.ts
+/**
+* Stringifies an unknown input to a literal or type string.
+*
+* @param input The unknown input.
+*
+* @returns A literal or type string.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _stringify(input) {
+	const type = typeof input;
+	if (type === "string") return `"${input}"`;
+	if (type === "number" || type === "bigint" || type === "boolean") return `${input}`;
+	if (type === "object" || type === "function") return (input && Object.getPrototypeOf(input)?.constructor?.name) ?? "null";
+	return type;
+}
+
+//#endregion
+//#region src/utils/_addIssue/_addIssue.ts
+/**
+* Adds an issue to the dataset.
+*
+* @param context The issue context.
+* @param label The issue label.
+* @param dataset The input dataset.
+* @param config The configuration.
+* @param other The optional props.
+*
+* @internal
+*/
+function _addIssue(context, label, dataset, config$1, other) {
+	const input = other && "input" in other ? other.input : dataset.value;
+	const expected = other?.expected ?? context.expects ?? null;
+	const received = other?.received ?? /* @__PURE__ */ _stringify(input);
+	const issue = {
+		kind: context.kind,
+		type: context.type,
+		input,
+		expected,
+		received,
+		message: `Invalid ${label}: ${expected ? `Expected ${expected} but r` : "R"}eceived ${received}`,
+		requirement: context.requirement,
+		path: other?.path,
+		issues: other?.issues,
+		lang: config$1.lang,
+		abortEarly: config$1.abortEarly,
+		abortPipeEarly: config$1.abortPipeEarly
+	};
+	const isSchema = context.kind === "schema";
+	const message$1 = other?.message ?? context.message ?? /* @__PURE__ */ getSpecificMessage(context.reference, issue.lang) ?? (isSchema ? /* @__PURE__ */ getSchemaMessage(issue.lang) : null) ?? config$1.message ?? /* @__PURE__ */ getGlobalMessage(issue.lang);
+	if (message$1 !== void 0) issue.message = typeof message$1 === "function" ? message$1(issue) : message$1;
+	if (isSchema) dataset.typed = false;
+	if (dataset.issues) dataset.issues.push(issue);
+	else dataset.issues = [issue];
+}
+
+//#endregion
+//#region src/utils/_cloneDataset/_cloneDataset.ts
+/**
+* Creates a shallow copy of a dataset.
+*
+* Hint: The `value` is copied by reference, but the `issues` array, its issues
+* and their `path` arrays are cloned to avoid reusing mutable dataset state
+* across multiple runs. Mutating a returned object or array value can
+* therefore affect later cache hits that reuse the same cached output.
+*
+* @param dataset The output dataset.
+*
+* @returns The copied output dataset.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _cloneDataset(dataset) {
+	return {
+		typed: dataset.typed,
+		value: dataset.value,
+		issues: dataset.issues?.map((issue) => ({
+			...issue,
+			path: issue.path && [...issue.path]
+		}))
+	};
+}
+
+//#endregion
+//#region src/utils/_formatCase/_formatCase.ts
+/**
+* Splits a string into lowercase words and rejoins them with the given
+* separator and capitalization rules.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries. Whether the first or subsequent words are
+* capitalized is controlled by `capFirst` and `capRest`.
+*
+* Hint: Implemented in a single pass that emits directly to the result
+* string to avoid an intermediate `string[]` allocation. ASCII chars are
+* classified via char codes to skip `.toLowerCase()` and `.toUpperCase()`
+* method calls in the common case.
+*
+* Hint: Digits are treated as a separate character class, so `item2Name`
+* yields `item2` and `name` rather than `item`, `2` and `name`.
+*
+* @param input The input string.
+* @param separator The string inserted between words.
+* @param capFirst Whether to capitalize the first word.
+* @param capRest Whether to capitalize subsequent words.
+*
+* @returns The formatted string.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _formatCase(input, separator, capFirst, capRest) {
+	let result = "";
+	let firstWord = true;
+	let start = 0;
+	let prev = 0;
+	let prevPrev = 0;
+	const flush = (end) => {
+		if (end > start) {
+			let word = input.slice(start, end).toLowerCase();
+			if (firstWord ? capFirst : capRest) {
+				const firstCode = word.charCodeAt(0);
+				if (firstCode >= 97 && firstCode <= 122) word = String.fromCharCode(firstCode - 32) + word.slice(1);
+				else {
+					const charLen = firstCode >= 55296 && firstCode <= 56319 ? 2 : 1;
+					word = word.slice(0, charLen).toUpperCase() + word.slice(charLen);
+				}
+			}
+			result += firstWord ? word : separator + word;
+			firstWord = false;
+		}
+	};
+	for (let index = 0; index < input.length; index++) {
+		const code = input.charCodeAt(index);
+		let type;
+		if (code === 32 || code === 9 || code === 10 || code === 11 || code === 12 || code === 13 || code === 45 || code === 95) {
+			flush(index);
+			start = index + 1;
+			type = 0;
+		} else if (code < 128) type = code >= 65 && code <= 90 ? 1 : code >= 97 && code <= 122 ? 2 : 3;
+		else {
+			const char = input[index];
+			const charLower = char.toLowerCase();
+			type = charLower === char.toUpperCase() ? 3 : char === charLower ? 2 : 1;
+		}
+		if (type === 1 && (prev === 2 || prev === 3) && index > start) {
+			flush(index);
+			start = index;
+		} else if (type === 2 && prev === 1 && prevPrev === 1 && index - 1 > start) {
+			flush(index - 1);
+			start = index - 1;
+		}
+		prevPrev = prev;
+		prev = type;
+	}
+	flush(input.length);
+	return result;
+}
+
+//#endregion
+//#region src/utils/_getByteCount/_getByteCount.ts
+let textEncoder;
+/**
+* Returns the byte count of the input.
+*
+* @param input The input to be measured.
+*
+* @returns The byte count.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getByteCount(input) {
+	if (!textEncoder) textEncoder = new TextEncoder();
+	return textEncoder.encode(input).length;
+}
+
+//#endregion
+//#region src/utils/_getCodePointCount/_getCodePointCount.ts
+/**
+* Returns the code point count of the input.
+*
+* @param input The input to be measured.
+*
+* @returns The code point count.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getCodePointCount(input) {
+	let count = input.length;
+	const lengthMinus1 = input.length - 1;
+	for (let i = 0; i < lengthMinus1;) if (input.codePointAt(i) <= 65535) i++;
+	else {
+		i += 2;
+		count--;
+	}
+	return count;
+}
+
+//#endregion
+//#region src/utils/_getGraphemeCount/_getGraphemeCount.ts
+let segmenter;
+/**
+* Returns the grapheme count of the input.
+*
+* @param input The input to be measured.
+*
+* @returns The grapheme count.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getGraphemeCount(input) {
+	if (!segmenter) segmenter = new Intl.Segmenter();
+	const segments = segmenter.segment(input);
+	let count = 0;
+	for (const _ of segments) count++;
+	return count;
+}
+
+//#endregion
+//#region src/utils/_getLastMetadata/_getLastMetadata.ts
+/**
+* Returns the last top-level value of a given metadata type from a schema
+* using a breadth-first search that starts with the last item in the pipeline.
+*
+* @param schema The schema to search.
+* @param type The metadata type.
+*
+* @returns The value, if any.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getLastMetadata(schema, type) {
+	if ("pipe" in schema) {
+		const nestedSchemas = [];
+		for (let index = schema.pipe.length - 1; index >= 0; index--) {
+			const item = schema.pipe[index];
+			if (item.kind === "schema" && "pipe" in item) nestedSchemas.push(item);
+			else if (item.kind === "metadata" && item.type === type) return item[type];
+		}
+		for (const nestedSchema of nestedSchemas) {
+			const result = /* @__PURE__ */ _getLastMetadata(nestedSchema, type);
+			if (result !== void 0) return result;
+		}
+	}
+}
+
+//#endregion
+//#region src/utils/_getWordCount/_getWordCount.ts
+let store;
+/**
+* Returns the word count of the input.
+*
+* @param locales The locales to be used.
+* @param input The input to be measured.
+*
+* @returns The word count.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getWordCount(locales, input) {
+	if (!store) store = /* @__PURE__ */ new Map();
+	const key = String(locales);
+	let segmenter$1 = store.get(key);
+	if (!segmenter$1) {
+		segmenter$1 = new Intl.Segmenter(locales, { granularity: "word" });
+		store.set(key, segmenter$1);
+	}
+	const segments = segmenter$1.segment(input);
+	let count = 0;
+	for (const segment of segments) if (segment.isWordLike) count++;
+	return count;
+}
+
+//#endregion
+//#region src/utils/_isLuhnAlgo/_isLuhnAlgo.ts
+/**
+* Non-digit regex.
+*/
+const NON_DIGIT_REGEX = /\D/gu;
+/**
+* Checks whether a string with numbers corresponds to the luhn algorithm.
+*
+* @param input The input to be checked.
+*
+* @returns Whether input is valid.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isLuhnAlgo(input) {
+	const number$1 = input.replace(NON_DIGIT_REGEX, "");
+	let length$1 = number$1.length;
+	let bit = 1;
+	let sum = 0;
+	while (length$1) {
+		const value$1 = +number$1[--length$1];
+		bit ^= 1;
+		sum += bit ? [
+			0,
+			2,
+			4,
+			6,
+			8,
+			1,
+			3,
+			5,
+			7,
+			9
+		][value$1] : value$1;
+	}
+	return sum % 10 === 0;
+}
+
+//#endregion
+//#region src/utils/_isSameValueZero/_isSameValueZero.ts
+/**
+* Compares two values using the SameValueZero algorithm, which treats `NaN`
+* as equal to itself unlike `===`.
+*
+* @param value1 The first value.
+* @param value2 The second value.
+*
+* @returns Whether the values are equal.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isSameValueZero(value1, value2) {
+	return value1 === value2 || Number.isNaN(value1) && Number.isNaN(value2);
+}
+
+//#endregion
+//#region src/utils/_isValidObjectKey/_isValidObjectKey.ts
+/**
+* Disallows inherited object properties and prevents object prototype
+* pollution by disallowing certain keys.
+*
+* @param object The object to check.
+* @param key The key to check.
+*
+* @returns Whether the key is allowed.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isValidObjectKey(object$1, key) {
+	return Object.prototype.hasOwnProperty.call(object$1, key) && key !== "__proto__" && key !== "prototype" && key !== "constructor";
+}
+
+//#endregion
+//#region src/utils/_isValueMatch/_isValueMatch.ts
+/**
+* Checks whether a value matches a value action requirement.
+*
+* @param requirement The value action requirement.
+* @param value The value to check.
+*
+* @returns Whether the value matches the requirement.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isValueMatch(requirement, value$1) {
+	return Number.isNaN(requirement) && Number.isNaN(value$1) || requirement <= value$1 && requirement >= value$1;
+}
+
+//#endregion
+//#region src/utils/_joinExpects/_joinExpects.ts
+/**
+* Joins multiple `expects` values with the given separator.
+*
+* @param values The `expects` values.
+* @param separator The separator.
+*
+* @returns The joined `expects` property.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _joinExpects(values$1, separator) {
+	const list = [...new Set(values$1)];
+	if (list.length > 1) return `(${list.join(` ${separator} `)})`;
+	return list[0] ?? "never";
+}
+
+//#endregion
+//#region src/utils/_standardSchema/_standardSchema.ts
+/**
+* Eagerly creates and attaches the Standard Schema properties of a schema.
+*
+* Hint: The contextual `this` type includes the standard properties that are
+* attached before the schema is returned.
+*
+* @param schema The schema to attach standard properties to.
+*
+* @returns The schema with standard properties attached.
+*
+* @internal
+*/
+function _standardSchema(schema) {
+	schema["~standard"] = {
+		version: 1,
+		vendor: "valibot",
+		validate: (value$1) => schema["~run"]({ value: value$1 }, /* @__PURE__ */ getGlobalConfig())
+	};
+	return schema;
+}
+
+//#endregion
+//#region src/utils/entriesFromList/entriesFromList.ts
+/**
+* Creates an object entries definition from a list of keys and a schema.
+*
+* @param list A list of keys.
+* @param schema The schema of the keys.
+*
+* @returns The object entries.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function entriesFromList(list, schema) {
+	const entries$1 = {};
+	for (const key of list) entries$1[key] = schema;
+	return entries$1;
+}
+
+//#endregion
+//#region src/utils/entriesFromObjects/entriesFromObjects.ts
+/* @__NO_SIDE_EFFECTS__ */
+function entriesFromObjects(schemas) {
+	const entries$1 = {};
+	for (const schema of schemas) Object.assign(entries$1, schema.entries);
+	return entries$1;
+}
+
+//#endregion
+//#region src/utils/getDotPath/getDotPath.ts
+/* @__NO_SIDE_EFFECTS__ */
+function getDotPath(issue) {
+	if (issue.path) {
+		let key = "";
+		for (const item of issue.path) if (typeof item.key === "string" || typeof item.key === "number") if (key) key += `.${item.key}`;
+		else key += item.key;
+		else return null;
+		return key;
+	}
+	return null;
+}
+
+//#endregion
+//#region src/utils/isOfKind/isOfKind.ts
+/**
+* A generic type guard to check the kind of an object.
+*
+* @param kind The kind to check for.
+* @param object The object to check.
+*
+* @returns Whether it matches.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function isOfKind(kind, object$1) {
+	return object$1.kind === kind;
+}
+
+//#endregion
+//#region src/utils/isOfType/isOfType.ts
+/**
+* A generic type guard to check the type of an object.
+*
+* @param type The type to check for.
+* @param object The object to check.
+*
+* @returns Whether it matches.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function isOfType(type, object$1) {
+	return object$1.type === type;
+}
+
+//#endregion
+//#region src/utils/ValiError/ValiError.ts
+/**
+* A Valibot error with useful information.
+*/
+var ValiError = class extends Error {
+	/**
+	* Creates a Valibot error with useful information.
+	*
+	* @param issues The error issues.
+	*/
+	constructor(issues) {
+		super(issues[0].message);
+		this.name = "ValiError";
+		this.issues = issues;
+	}
+};
+
+//#endregion
+//#region src/utils/isValiError/isValiError.ts
+/**
+* A type guard to check if an error is a ValiError.
+*
+* @param error The error to check.
+*
+* @returns Whether its a ValiError.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function isValiError(error) {
+	return error instanceof ValiError;
+}
+
+//#endregion
+//#region src/actions/args/args.ts
+/* @__NO_SIDE_EFFECTS__ */
+function args(schema) {
+	return {
+		kind: "transformation",
+		type: "args",
+		reference: args,
+		async: false,
+		schema,
+		"~run"(dataset, config$1) {
+			const func = dataset.value;
+			dataset.value = (...args_) => {
+				const argsDataset = this.schema["~run"]({ value: args_ }, config$1);
+				if (argsDataset.issues) throw new ValiError(argsDataset.issues);
+				return func(...argsDataset.value);
+			};
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/args/argsAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function argsAsync(schema) {
+	return {
+		kind: "transformation",
+		type: "args",
+		reference: argsAsync,
+		async: false,
+		schema,
+		"~run"(dataset, config$1) {
+			const func = dataset.value;
+			dataset.value = async (...args$1) => {
+				const argsDataset = await schema["~run"]({ value: args$1 }, config$1);
+				if (argsDataset.issues) throw new ValiError(argsDataset.issues);
+				return func(...argsDataset.value);
+			};
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/await/awaitAsync.ts
+/**
+* Creates an await transformation action.
+*
+* @returns An await action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function awaitAsync() {
+	return {
+		kind: "transformation",
+		type: "await",
+		reference: awaitAsync,
+		async: true,
+		async "~run"(dataset) {
+			dataset.value = await dataset.value;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/regex.ts
+/**
+* [Base64](https://en.wikipedia.org/wiki/Base64) regex.
+*/
+const BASE64_REGEX = /^(?:[\da-z+/]{4})*(?:[\da-z+/]{2}==|[\da-z+/]{3}=)?$/iu;
+/**
+* [BIC](https://en.wikipedia.org/wiki/ISO_9362) regex.
+*/
+const BIC_REGEX = /^[A-Z]{6}(?!00)[\dA-Z]{2}(?:[\dA-Z]{3})?$/u;
+/**
+* [Cuid2](https://github.com/paralleldrive/cuid2) regex.
+*/
+const CUID2_REGEX = /^[a-z][\da-z]*$/u;
+/**
+* [Decimal](https://en.wikipedia.org/wiki/Decimal) regex.
+*/
+const DECIMAL_REGEX = /^[+-]?(?:\d*\.)?\d+$/u;
+/**
+* [Digits](https://en.wikipedia.org/wiki/Numerical_digit) regex.
+*/
+const DIGITS_REGEX = /^\d+$/u;
+/**
+* [Domain name](https://en.wikipedia.org/wiki/Domain_name) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+* ASCII-only validation. Internationalized domain names (IDNs) are not
+* supported, including Punycode-encoded labels.
+*/
+const DOMAIN_REGEX = /^(?=.{1,253}$)(?:(?![Xx][Nn]--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}$/u;
+/**
+* [Email address](https://en.wikipedia.org/wiki/Email_address) regex.
+*
+* Hint: We decided against the `i` flag to avoid matching non-ASCII characters.
+*/
+const EMAIL_REGEX = /^[\w+-]+(?:\.[\w+-]+)*@[\da-zA-Z]+(?:[.-][\da-zA-Z]+)*\.[a-zA-Z]{2,}$/u;
+/**
+* Emoji regex from [emoji-regex-xs](https://github.com/slevithan/emoji-regex-xs) v1.0.0 (MIT license).
+*
+* Hint: We decided against the newer `/^\p{RGI_Emoji}+$/v` regex because it is
+* not supported in older runtimes and does not match all emoji.
+*/
+const EMOJI_REGEX = /^(?:[\u{1F1E6}-\u{1F1FF}]{2}|\u{1F3F4}[\u{E0061}-\u{E007A}]{2}[\u{E0030}-\u{E0039}\u{E0061}-\u{E007A}]{1,3}\u{E007F}|(?:\p{Emoji}\uFE0F\u20E3?|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}?|(?![\p{Emoji_Modifier_Base}\u{1F1E6}-\u{1F1FF}])\p{Emoji_Presentation})(?:\u200D(?:\p{Emoji}\uFE0F\u20E3?|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}?|(?![\p{Emoji_Modifier_Base}\u{1F1E6}-\u{1F1FF}])\p{Emoji_Presentation}))*)+$/u;
+/**
+* [Hexadecimal](https://en.wikipedia.org/wiki/Hexadecimal) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const HEXADECIMAL_REGEX = /^(?:0[hx])?[\da-fA-F]+$/u;
+/**
+* [Hex color](https://en.wikipedia.org/wiki/Web_colors#Hex_triplet) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const HEX_COLOR_REGEX = /^#(?:[\da-fA-F]{3,4}|[\da-fA-F]{6}|[\da-fA-F]{8})$/u;
+/**
+* [IMEI](https://en.wikipedia.org/wiki/International_Mobile_Equipment_Identity) regex.
+*/
+const IMEI_REGEX = /^\d{15}$|^\d{2}-\d{6}-\d{6}-\d$/u;
+/**
+* [IPv4](https://en.wikipedia.org/wiki/IPv4) regex.
+*/
+const IPV4_REGEX = /^(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])(?:\.(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])){3}$/u;
+/**
+* [IPv6](https://en.wikipedia.org/wiki/IPv6) regex.
+*/
+const IPV6_REGEX = /^(?:(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,7}:|(?:[\da-f]{1,4}:){1,6}:[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,5}(?::[\da-f]{1,4}){1,2}|(?:[\da-f]{1,4}:){1,4}(?::[\da-f]{1,4}){1,3}|(?:[\da-f]{1,4}:){1,3}(?::[\da-f]{1,4}){1,4}|(?:[\da-f]{1,4}:){1,2}(?::[\da-f]{1,4}){1,5}|[\da-f]{1,4}:(?::[\da-f]{1,4}){1,6}|:(?:(?::[\da-f]{1,4}){1,7}|:)|fe80:(?::[\da-f]{0,4}){0,4}%[\da-z]+|::(?:f{4}(?::0{1,4})?:)?(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d)|(?:[\da-f]{1,4}:){1,4}:(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d))$/iu;
+/**
+* [IP](https://en.wikipedia.org/wiki/IP_address) regex.
+*/
+const IP_REGEX = /^(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])(?:\.(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])){3}$|^(?:(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,7}:|(?:[\da-f]{1,4}:){1,6}:[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,5}(?::[\da-f]{1,4}){1,2}|(?:[\da-f]{1,4}:){1,4}(?::[\da-f]{1,4}){1,3}|(?:[\da-f]{1,4}:){1,3}(?::[\da-f]{1,4}){1,4}|(?:[\da-f]{1,4}:){1,2}(?::[\da-f]{1,4}){1,5}|[\da-f]{1,4}:(?::[\da-f]{1,4}){1,6}|:(?:(?::[\da-f]{1,4}){1,7}|:)|fe80:(?::[\da-f]{0,4}){0,4}%[\da-z]+|::(?:f{4}(?::0{1,4})?:)?(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d)|(?:[\da-f]{1,4}:){1,4}:(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d))$/iu;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date regex.
+*/
+const ISO_DATE_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date-time regex.
+*/
+const ISO_DATE_TIME_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3]):[0-5]\d$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date-time with seconds regex.
+*/
+const ISO_DATE_TIME_SECOND_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3])(?::[0-5]\d){2}$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) time regex.
+*/
+const ISO_TIME_REGEX = /^(?:0\d|1\d|2[0-3]):[0-5]\d$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) time with seconds regex.
+*/
+const ISO_TIME_SECOND_REGEX = /^(?:0\d|1\d|2[0-3])(?::[0-5]\d){2}$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) timestamp regex. Allows a
+* space as a date/time separator and an optional space before the UTC offset.
+*/
+const ISO_TIMESTAMP_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3])(?::[0-5]\d){2}(?:\.\d{1,9})?(?:Z| ?[+-](?:0\d|1\d|2[0-3])(?::?[0-5]\d)?)$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) week regex.
+*/
+const ISO_WEEK_REGEX = /^\d{4}-W(?:0[1-9]|[1-4]\d|5[0-3])$/u;
+/**
+* [JWS compact serialization](https://datatracker.ietf.org/doc/html/rfc7515#section-3.1)
+* regex.
+*
+* Hint: Empty payload and signature segments are allowed because the
+* Base64URL-encoded representation of an empty octet sequence is an empty
+* string.
+*/
+const JWS_COMPACT_REGEX = /^(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)\.(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)?\.(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)?$/u;
+/**
+* [ISRC](https://en.wikipedia.org/wiki/International_Standard_Recording_Code) regex.
+*/
+const ISRC_REGEX = /^(?:[A-Z]{2}[A-Z\d]{3}\d{7}|[A-Z]{2}-[A-Z\d]{3}-\d{2}-\d{5})$/u;
+/**
+* [KSUID](https://github.com/segmentio/ksuid) regex.
+*/
+const KSUID_REGEX = /^[a-zA-Z0-9]{27}$/u;
+/**
+* [MAC](https://en.wikipedia.org/wiki/MAC_address) 48 bit regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const MAC48_REGEX = /^(?:[\da-fA-F]{2}:){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){2}[\da-fA-F]{4}$/u;
+/**
+* [MAC](https://en.wikipedia.org/wiki/MAC_address) 64 bit regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const MAC64_REGEX = /^(?:[\da-fA-F]{2}:){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){3}[\da-fA-F]{4}$|^(?:[\da-fA-F]{4}:){3}[\da-fA-F]{4}$/u;
+/**
+* [MAC](https://en.wikipedia.org/wiki/MAC_address) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const MAC_REGEX = /^(?:[\da-fA-F]{2}:){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){2}[\da-fA-F]{4}$|^(?:[\da-fA-F]{2}:){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){3}[\da-fA-F]{4}$|^(?:[\da-fA-F]{4}:){3}[\da-fA-F]{4}$/u;
+/**
+* [Nano ID](https://github.com/ai/nanoid) regex.
+*/
+const NANO_ID_REGEX = /^[\w-]+$/u;
+/**
+* [Octal](https://en.wikipedia.org/wiki/Octal) regex.
+*/
+const OCTAL_REGEX = /^(?:0o)?[0-7]+$/u;
+/**
+* [RFC 5322 email address](https://datatracker.ietf.org/doc/html/rfc5322#section-3.4.1) regex.
+*
+* Hint: This regex was taken from the [HTML Living Standard Specification](https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address) and does not perfectly represent RFC 5322.
+*/
+const RFC_EMAIL_REGEX = /^[a-zA-Z0-9.!#$%&'*+\/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$/;
+/**
+* [Slug](https://en.wikipedia.org/wiki/Clean_URL#Slug) regex.
+*/
+const SLUG_REGEX = /^[\da-z]+(?:[-_][\da-z]+)*$/u;
+/**
+* [ULID](https://github.com/ulid/spec) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+* Hint: The first character is restricted to `[0-7]` because the 48-bit
+* timestamp cannot exceed 2^48-1, making the maximum valid ULID
+* `7ZZZZZZZZZZZZZZZZZZZZZZZZZ` in Crockford's Base32 encoding.
+*/
+const ULID_REGEX = /^[0-7][\da-hjkmnp-tv-zA-HJKMNP-TV-Z]{25}$/u;
+/**
+* [UUID](https://en.wikipedia.org/wiki/Universally_unique_identifier) regex.
+*/
+const UUID_REGEX = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/iu;
+
+//#endregion
+//#region src/actions/base64/base64.ts
+/* @__NO_SIDE_EFFECTS__ */
+function base64(message$1) {
+	return {
+		kind: "validation",
+		type: "base64",
+		reference: base64,
+		async: false,
+		expects: null,
+		requirement: BASE64_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Base64", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/bic/bic.ts
+/* @__NO_SIDE_EFFECTS__ */
+function bic(message$1) {
+	return {
+		kind: "validation",
+		type: "bic",
+		reference: bic,
+		async: false,
+		expects: null,
+		requirement: BIC_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "BIC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/brand/brand.ts
+/**
+* Creates a brand transformation action.
+*
+* @param name The brand name.
+*
+* @returns A brand action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function brand(name) {
+	return {
+		kind: "transformation",
+		type: "brand",
+		reference: brand,
+		async: false,
+		name,
+		"~run"(dataset) {
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/bytes/bytes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function bytes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "bytes",
+		reference: bytes,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
+				if (length$1 !== this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/check/check.ts
+/* @__NO_SIDE_EFFECTS__ */
+function check(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "check",
+		reference: check,
+		async: false,
+		expects: null,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/check/checkAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function checkAsync(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "check",
+		reference: checkAsync,
+		async: true,
+		expects: null,
+		requirement,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (dataset.typed && !await this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/checkItems/checkItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function checkItems(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "check_items",
+		reference: checkItems,
+		async: false,
+		expects: null,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) for (let index = 0; index < dataset.value.length; index++) {
+				const item = dataset.value[index];
+				if (!this.requirement(item, index, dataset.value)) _addIssue(this, "item", dataset, config$1, {
+					input: item,
+					path: [{
+						type: "array",
+						origin: "value",
+						input: dataset.value,
+						key: index,
+						value: item
+					}]
+				});
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/checkItems/checkItemsAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function checkItemsAsync(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "check_items",
+		reference: checkItemsAsync,
+		async: true,
+		expects: null,
+		requirement,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const requirementResults = await Promise.all(dataset.value.map(this.requirement));
+				for (let index = 0; index < dataset.value.length; index++) if (!requirementResults[index]) {
+					const item = dataset.value[index];
+					_addIssue(this, "item", dataset, config$1, {
+						input: item,
+						path: [{
+							type: "array",
+							origin: "value",
+							input: dataset.value,
+							key: index,
+							value: item
+						}]
+					});
+				}
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/codePoints/codePoints.ts
+/* @__NO_SIDE_EFFECTS__ */
+function codePoints(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "code_points",
+		reference: codePoints,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
+				if (count !== this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/creditCard/creditCard.ts
+/**
+* Credit card regex.
+*/
+const CREDIT_CARD_REGEX = /^(?:\d{13,19}|\d{4}(?: \d{3,6}){2,4}|\d{4}(?:-\d{3,6}){2,4})$/u;
+/**
+* Sanitize regex.
+*/
+const SANITIZE_REGEX = /[- ]/gu;
+/**
+* Provider regex list.
+*/
+const PROVIDER_REGEX_LIST = (/* unused pure expression or super */ null && ([
+	/^3[47]\d{13}$/u,
+	/^3(?:0[0-5]|[68]\d)\d{11,13}$/u,
+	/^6(?:011|5\d{2})\d{12,15}$/u,
+	/^(?:2131|1800|35\d{3})\d{11}$/u,
+	/^(?:5[1-5]\d{2}|222\d|22[3-9]\d|2[3-6]\d{2}|27[01]\d|2720)\d{12}$/u,
+	/^(?:6[27]\d{14,17}|81\d{14,17})$/u,
+	/^4\d{12}(?:\d{3,6})?$/u
+]));
+/* @__NO_SIDE_EFFECTS__ */
+function creditCard(message$1) {
+	return {
+		kind: "validation",
+		type: "credit_card",
+		reference: creditCard,
+		async: false,
+		expects: null,
+		requirement(input) {
+			let sanitized;
+			return CREDIT_CARD_REGEX.test(input) && (sanitized = input.replace(SANITIZE_REGEX, "")) && PROVIDER_REGEX_LIST.some((regex$1) => regex$1.test(sanitized)) && /* @__PURE__ */ _isLuhnAlgo(sanitized);
+		},
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "credit card", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/cuid2/cuid2.ts
+/* @__NO_SIDE_EFFECTS__ */
+function cuid2(message$1) {
+	return {
+		kind: "validation",
+		type: "cuid2",
+		reference: cuid2,
+		async: false,
+		expects: null,
+		requirement: CUID2_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Cuid2", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/decimal/decimal.ts
+/* @__NO_SIDE_EFFECTS__ */
+function decimal(message$1) {
+	return {
+		kind: "validation",
+		type: "decimal",
+		reference: decimal,
+		async: false,
+		expects: null,
+		requirement: DECIMAL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "decimal", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/description/description.ts
+/**
+* Creates a description metadata action.
+*
+* @param description_ The description text.
+*
+* @returns A description action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function description(description_) {
+	return {
+		kind: "metadata",
+		type: "description",
+		reference: description,
+		description: description_
+	};
+}
+
+//#endregion
+//#region src/actions/digits/digits.ts
+/* @__NO_SIDE_EFFECTS__ */
+function digits(message$1) {
+	return {
+		kind: "validation",
+		type: "digits",
+		reference: digits,
+		async: false,
+		expects: null,
+		requirement: DIGITS_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "digits", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/domain/domain.ts
+/* @__NO_SIDE_EFFECTS__ */
+function domain(message$1) {
+	return {
+		kind: "validation",
+		type: "domain",
+		reference: domain,
+		expects: null,
+		async: false,
+		requirement: DOMAIN_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "domain", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/email/email.ts
+/* @__NO_SIDE_EFFECTS__ */
+function email(message$1) {
+	return {
+		kind: "validation",
+		type: "email",
+		reference: email,
+		expects: null,
+		async: false,
+		requirement: EMAIL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "email", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/emoji/emoji.ts
+/* @__NO_SIDE_EFFECTS__ */
+function emoji(message$1) {
+	return {
+		kind: "validation",
+		type: "emoji",
+		reference: emoji,
+		async: false,
+		expects: null,
+		requirement: EMOJI_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "emoji", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/empty/empty.ts
+/* @__NO_SIDE_EFFECTS__ */
+function empty(message$1) {
+	return {
+		kind: "validation",
+		type: "empty",
+		reference: empty,
+		async: false,
+		expects: "0",
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length > 0) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/endsWith/endsWith.ts
+/* @__NO_SIDE_EFFECTS__ */
+function endsWith(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "ends_with",
+		reference: endsWith,
+		async: false,
+		expects: `"${requirement}"`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.endsWith(this.requirement)) _addIssue(this, "end", dataset, config$1, { received: `"${dataset.value.slice(-this.requirement.length)}"` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/entries/entries.ts
+/* @__NO_SIDE_EFFECTS__ */
+function entries(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "entries",
+		reference: entries,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!dataset.typed) return dataset;
+			const count = Object.keys(dataset.value).length;
+			if (dataset.typed && count !== this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/everyItem/everyItem.ts
+/* @__NO_SIDE_EFFECTS__ */
+function everyItem(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "every_item",
+		reference: everyItem,
+		async: false,
+		expects: null,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.every(this.requirement)) _addIssue(this, "item", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/examples/examples.ts
+/**
+* Creates an examples metadata action.
+*
+* @param examples_ The examples.
+*
+* @returns An examples action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function examples(examples_) {
+	return {
+		kind: "metadata",
+		type: "examples",
+		reference: examples,
+		examples: examples_
+	};
+}
+
+//#endregion
+//#region src/actions/excludes/excludes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function excludes(requirement, message$1) {
+	const received = /* @__PURE__ */ _stringify(requirement);
+	return {
+		kind: "validation",
+		type: "excludes",
+		reference: excludes,
+		async: false,
+		expects: `!${received}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.includes(this.requirement)) _addIssue(this, "content", dataset, config$1, { received });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/filterItems/filterItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function filterItems(operation) {
+	return {
+		kind: "transformation",
+		type: "filter_items",
+		reference: filterItems,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = dataset.value.filter(this.operation);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/findItem/findItem.ts
+/* @__NO_SIDE_EFFECTS__ */
+function findItem(operation) {
+	return {
+		kind: "transformation",
+		type: "find_item",
+		reference: findItem,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = dataset.value.find(this.operation);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/finite/finite.ts
+/* @__NO_SIDE_EFFECTS__ */
+function finite(message$1) {
+	return {
+		kind: "validation",
+		type: "finite",
+		reference: finite,
+		async: false,
+		expects: null,
+		requirement: Number.isFinite,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "finite", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/flavor/flavor.ts
+/**
+* Creates a flavor transformation action.
+*
+* @param name The flavor name.
+*
+* @returns A flavor action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function flavor(name) {
+	return {
+		kind: "transformation",
+		type: "flavor",
+		reference: flavor,
+		async: false,
+		name,
+		"~run"(dataset) {
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/graphemes/graphemes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function graphemes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "graphemes",
+		reference: graphemes,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
+				if (count !== this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/gtValue/gtValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function gtValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "gt_value",
+		reference: gtValue,
+		async: false,
+		expects: `>${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !(dataset.value > this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/guard/guard.ts
+/* @__NO_SIDE_EFFECTS__ */
+function guard(requirement, message$1) {
+	return {
+		kind: "transformation",
+		type: "guard",
+		reference: guard,
+		async: false,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) {
+				_addIssue(this, "input", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/hash/hash.ts
+/**
+* Hash lengths object.
+*/
+const HASH_LENGTHS = {
+	md4: 32,
+	md5: 32,
+	sha1: 40,
+	sha256: 64,
+	sha384: 96,
+	sha512: 128,
+	ripemd128: 32,
+	ripemd160: 40,
+	tiger128: 32,
+	tiger160: 40,
+	tiger192: 48,
+	crc32: 8,
+	crc32b: 8,
+	adler32: 8
+};
+/* @__NO_SIDE_EFFECTS__ */
+function hash(types, message$1) {
+	return {
+		kind: "validation",
+		type: "hash",
+		reference: hash,
+		expects: null,
+		async: false,
+		requirement: RegExp(types.map((type) => `^[a-fA-F0-9]{${HASH_LENGTHS[type]}}$`).join("|"), "u"),
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hash", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/hexadecimal/hexadecimal.ts
+/* @__NO_SIDE_EFFECTS__ */
+function hexadecimal(message$1) {
+	return {
+		kind: "validation",
+		type: "hexadecimal",
+		reference: hexadecimal,
+		async: false,
+		expects: null,
+		requirement: HEXADECIMAL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hexadecimal", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/hexColor/hexColor.ts
+/* @__NO_SIDE_EFFECTS__ */
+function hexColor(message$1) {
+	return {
+		kind: "validation",
+		type: "hex_color",
+		reference: hexColor,
+		async: false,
+		expects: null,
+		requirement: HEX_COLOR_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hex color", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/imei/imei.ts
+/* @__NO_SIDE_EFFECTS__ */
+function imei(message$1) {
+	return {
+		kind: "validation",
+		type: "imei",
+		reference: imei,
+		async: false,
+		expects: null,
+		requirement(input) {
+			return IMEI_REGEX.test(input) && /* @__PURE__ */ _isLuhnAlgo(input);
+		},
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "IMEI", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/includes/includes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function includes(requirement, message$1) {
+	const expects = /* @__PURE__ */ _stringify(requirement);
+	return {
+		kind: "validation",
+		type: "includes",
+		reference: includes,
+		async: false,
+		expects,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.includes(this.requirement)) _addIssue(this, "content", dataset, config$1, { received: `!${expects}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/integer/integer.ts
+/* @__NO_SIDE_EFFECTS__ */
+function integer(message$1) {
+	return {
+		kind: "validation",
+		type: "integer",
+		reference: integer,
+		async: false,
+		expects: null,
+		requirement: Number.isInteger,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "integer", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ip/ip.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ip(message$1) {
+	return {
+		kind: "validation",
+		type: "ip",
+		reference: ip,
+		async: false,
+		expects: null,
+		requirement: IP_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IP", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ipv4/ipv4.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ipv4(message$1) {
+	return {
+		kind: "validation",
+		type: "ipv4",
+		reference: ipv4,
+		async: false,
+		expects: null,
+		requirement: IPV4_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IPv4", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ipv6/ipv6.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ipv6(message$1) {
+	return {
+		kind: "validation",
+		type: "ipv6",
+		reference: ipv6,
+		async: false,
+		expects: null,
+		requirement: IPV6_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IPv6", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isbn/utils/_isIsbn10.ts
+/**
+* [Validates an ISBN-10](https://en.wikipedia.org/wiki/ISBN#ISBN-10_check_digits).
+*
+* @param input The input value.
+*
+* @returns `true` if the input is a valid ISBN-10, `false` otherwise.
+*
+* @internal
+*/
+function _isIsbn10(input) {
+	const digits$1 = input.split("").map((c) => c === "X" ? 10 : parseInt(c));
+	let sum = 0;
+	for (let i = 0; i < 10; i++) sum += digits$1[i] * (10 - i);
+	return sum % 11 === 0;
+}
+
+//#endregion
+//#region src/actions/isbn/utils/_isIsbn13.ts
+/**
+* [Validates an ISBN-13](https://en.wikipedia.org/wiki/ISBN#ISBN-13_check_digit_calculation).
+*
+* @param input The input value.
+*
+* @returns `true` if the input is a valid ISBN-13, `false` otherwise.
+*
+* @internal
+*/
+function _isIsbn13(input) {
+	const digits$1 = input.split("").map((c) => parseInt(c));
+	let sum = 0;
+	for (let i = 0; i < 13; i++) sum += digits$1[i] * (i % 2 === 0 ? 1 : 3);
+	return sum % 10 === 0;
+}
+
+//#endregion
+//#region src/actions/isbn/isbn.ts
+/**
+* ISBN separator regex.
+*/
+const ISBN_SEPARATOR_REGEX = /[- ]/gu;
+/**
+* ISBN-10 detection regex.
+*/
+const ISBN_10_DETECTION_REGEX = /^\d{9}[\dX]$/u;
+/**
+* ISBN-13 detection regex.
+*/
+const ISBN_13_DETECTION_REGEX = /^\d{13}$/u;
+/* @__NO_SIDE_EFFECTS__ */
+function isbn(message$1) {
+	return {
+		kind: "validation",
+		type: "isbn",
+		reference: isbn,
+		async: false,
+		expects: null,
+		requirement(input) {
+			const replacedInput = input.replace(ISBN_SEPARATOR_REGEX, "");
+			if (ISBN_10_DETECTION_REGEX.test(replacedInput)) return _isIsbn10(replacedInput);
+			else if (ISBN_13_DETECTION_REGEX.test(replacedInput)) return _isIsbn13(replacedInput);
+			return false;
+		},
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "ISBN", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isrc/isrc.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isrc(message$1) {
+	return {
+		kind: "validation",
+		type: "isrc",
+		reference: isrc,
+		async: false,
+		expects: null,
+		requirement: ISRC_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "ISRC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoDate/isoDate.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoDate(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_date",
+		reference: isoDate,
+		async: false,
+		expects: null,
+		requirement: ISO_DATE_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoDateTime/isoDateTime.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoDateTime(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_date_time",
+		reference: isoDateTime,
+		async: false,
+		expects: null,
+		requirement: ISO_DATE_TIME_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date-time", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoDateTimeSecond/isoDateTimeSecond.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoDateTimeSecond(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_date_time_second",
+		reference: isoDateTimeSecond,
+		async: false,
+		expects: null,
+		requirement: ISO_DATE_TIME_SECOND_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date-time-second", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoTime/isoTime.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoTime(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_time",
+		reference: isoTime,
+		async: false,
+		expects: null,
+		requirement: ISO_TIME_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "time", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoTimeSecond/isoTimeSecond.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoTimeSecond(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_time_second",
+		reference: isoTimeSecond,
+		async: false,
+		expects: null,
+		requirement: ISO_TIME_SECOND_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "time-second", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoTimestamp/isoTimestamp.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoTimestamp(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_timestamp",
+		reference: isoTimestamp,
+		async: false,
+		expects: null,
+		requirement: ISO_TIMESTAMP_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "timestamp", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoWeek/isoWeek.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoWeek(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_week",
+		reference: isoWeek,
+		async: false,
+		expects: null,
+		requirement: ISO_WEEK_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "week", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/jwsCompact/jwsCompact.ts
+/* @__NO_SIDE_EFFECTS__ */
+function jwsCompact(message$1) {
+	return {
+		kind: "validation",
+		type: "jws_compact",
+		reference: jwsCompact,
+		async: false,
+		expects: null,
+		requirement: JWS_COMPACT_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "JWS compact", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ksuid/ksuid.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ksuid(message$1) {
+	return {
+		kind: "validation",
+		type: "ksuid",
+		reference: ksuid,
+		async: false,
+		expects: null,
+		requirement: KSUID_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "KSUID", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/length/length.ts
+/* @__NO_SIDE_EFFECTS__ */
+function length(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "length",
+		reference: length,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length !== this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ltValue/ltValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ltValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "lt_value",
+		reference: ltValue,
+		async: false,
+		expects: `<${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !(dataset.value < this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/mac/mac.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mac(message$1) {
+	return {
+		kind: "validation",
+		type: "mac",
+		reference: mac,
+		async: false,
+		expects: null,
+		requirement: MAC_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "MAC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/mac48/mac48.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mac48(message$1) {
+	return {
+		kind: "validation",
+		type: "mac48",
+		reference: mac48,
+		async: false,
+		expects: null,
+		requirement: MAC48_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "48-bit MAC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/mac64/mac64.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mac64(message$1) {
+	return {
+		kind: "validation",
+		type: "mac64",
+		reference: mac64,
+		async: false,
+		expects: null,
+		requirement: MAC64_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "64-bit MAC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/mapItems/mapItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mapItems(operation) {
+	return {
+		kind: "transformation",
+		type: "map_items",
+		reference: mapItems,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = dataset.value.map(this.operation);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxBytes/maxBytes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxBytes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_bytes",
+		reference: maxBytes,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
+				if (length$1 > this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxCodePoints/maxCodePoints.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxCodePoints(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_code_points",
+		reference: maxCodePoints,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
+				if (count > this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxEntries/maxEntries.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxEntries(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_entries",
+		reference: maxEntries,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!dataset.typed) return dataset;
+			const count = Object.keys(dataset.value).length;
+			if (dataset.typed && count > this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxGraphemes/maxGraphemes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxGraphemes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_graphemes",
+		reference: maxGraphemes,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
+				if (count > this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxLength/maxLength.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxLength(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_length",
+		reference: maxLength,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length > this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxSize/maxSize.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxSize(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_size",
+		reference: maxSize,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.size > this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxValue/maxValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_value",
+		reference: maxValue,
+		async: false,
+		expects: `<=${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !(dataset.value <= this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxWords/maxWords.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxWords(locales, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_words",
+		reference: maxWords,
+		async: false,
+		expects: `<=${requirement}`,
+		locales,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
+				if (count > this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/metadata/metadata.ts
+/**
+* Creates a custom metadata action.
+*
+* @param metadata_ The metadata object.
+*
+* @returns A metadata action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function metadata(metadata_) {
+	return {
+		kind: "metadata",
+		type: "metadata",
+		reference: metadata,
+		metadata: metadata_
+	};
+}
+
+//#endregion
+//#region src/actions/mimeType/mimeType.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mimeType(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "mime_type",
+		reference: mimeType,
+		async: false,
+		expects: /* @__PURE__ */ _joinExpects(requirement.map((option) => `"${option}"`), "|"),
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.includes(dataset.value.type)) _addIssue(this, "MIME type", dataset, config$1, { received: `"${dataset.value.type}"` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minBytes/minBytes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minBytes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_bytes",
+		reference: minBytes,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
+				if (length$1 < this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minCodePoints/minCodePoints.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minCodePoints(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_code_points",
+		reference: minCodePoints,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
+				if (count < this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minEntries/minEntries.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minEntries(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_entries",
+		reference: minEntries,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!dataset.typed) return dataset;
+			const count = Object.keys(dataset.value).length;
+			if (dataset.typed && count < this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minGraphemes/minGraphemes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minGraphemes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_graphemes",
+		reference: minGraphemes,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
+				if (count < this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minLength/minLength.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minLength(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_length",
+		reference: minLength,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length < this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minSize/minSize.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minSize(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_size",
+		reference: minSize,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.size < this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minValue/minValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_value",
+		reference: minValue,
+		async: false,
+		expects: `>=${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !(dataset.value >= this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minWords/minWords.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minWords(locales, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_words",
+		reference: minWords,
+		async: false,
+		expects: `>=${requirement}`,
+		locales,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
+				if (count < this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/multipleOf/multipleOf.ts
+/* @__NO_SIDE_EFFECTS__ */
+function multipleOf(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "multiple_of",
+		reference: multipleOf,
+		async: false,
+		expects: `%${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value % this.requirement != 0) _addIssue(this, "multiple", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/nanoid/nanoid.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nanoid(message$1) {
+	return {
+		kind: "validation",
+		type: "nanoid",
+		reference: nanoid,
+		async: false,
+		expects: null,
+		requirement: NANO_ID_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Nano ID", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/nonEmpty/nonEmpty.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonEmpty(message$1) {
+	return {
+		kind: "validation",
+		type: "non_empty",
+		reference: nonEmpty,
+		async: false,
+		expects: "!0",
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length === 0) _addIssue(this, "length", dataset, config$1, { received: "0" });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/normalize/normalize.ts
+/* @__NO_SIDE_EFFECTS__ */
+function normalize(form) {
+	return {
+		kind: "transformation",
+		type: "normalize",
+		reference: normalize,
+		async: false,
+		form,
+		"~run"(dataset) {
+			dataset.value = dataset.value.normalize(this.form);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notBytes/notBytes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notBytes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_bytes",
+		reference: notBytes,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
+				if (length$1 === this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notCodePoints/notCodePoints.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notCodePoints(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_code_points",
+		reference: notCodePoints,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
+				if (count === this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notEntries/notEntries.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notEntries(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_entries",
+		reference: notEntries,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!dataset.typed) return dataset;
+			const count = Object.keys(dataset.value).length;
+			if (dataset.typed && count === this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notGraphemes/notGraphemes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notGraphemes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_graphemes",
+		reference: notGraphemes,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
+				if (count === this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notLength/notLength.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notLength(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_length",
+		reference: notLength,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length === this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notSize/notSize.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notSize(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_size",
+		reference: notSize,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.size === this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notValue/notValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_value",
+		reference: notValue,
+		async: false,
+		expects: requirement instanceof Date ? `!${requirement.toJSON()}` : `!${/* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && /* @__PURE__ */ _isValueMatch(this.requirement, dataset.value)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notValues/notValues.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notValues(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_values",
+		reference: notValues,
+		async: false,
+		expects: `!${/* @__PURE__ */ _joinExpects(requirement.map((value$1) => value$1 instanceof Date ? value$1.toJSON() : /* @__PURE__ */ _stringify(value$1)), "|")}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && this.requirement.some((requirement$1) => /* @__PURE__ */ _isValueMatch(requirement$1, dataset.value))) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notWords/notWords.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notWords(locales, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_words",
+		reference: notWords,
+		async: false,
+		expects: `!${requirement}`,
+		locales,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
+				if (count === this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/octal/octal.ts
+/* @__NO_SIDE_EFFECTS__ */
+function octal(message$1) {
+	return {
+		kind: "validation",
+		type: "octal",
+		reference: octal,
+		async: false,
+		expects: null,
+		requirement: OCTAL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "octal", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/parseBoolean/parseBoolean.ts
+const TRUTHY = (/* unused pure expression or super */ null && ([
+	true,
+	1,
+	"true",
+	"1",
+	"yes",
+	"y",
+	"on",
+	"enabled"
+]));
+const FALSY = (/* unused pure expression or super */ null && ([
+	false,
+	0,
+	"false",
+	"0",
+	"no",
+	"n",
+	"off",
+	"disabled"
+]));
+/* @__NO_SIDE_EFFECTS__ */
+function parseBoolean(config$1, message$1) {
+	const normalize$1 = (v) => typeof v === "string" ? v.toLowerCase() : v;
+	const truthyRaw = config$1?.truthy ?? TRUTHY;
+	const falsyRaw = config$1?.falsy ?? FALSY;
+	const truthy = config$1?.truthy ? config$1.truthy.map(normalize$1) : TRUTHY;
+	const falsy = config$1?.falsy ? config$1.falsy.map(normalize$1) : FALSY;
+	return {
+		kind: "transformation",
+		type: "parse_boolean",
+		reference: parseBoolean,
+		expects: /* @__PURE__ */ _joinExpects([...truthyRaw, ...falsyRaw].map(_stringify), "|"),
+		config: config$1,
+		message: message$1,
+		async: false,
+		"~run"(dataset, config$2) {
+			const input = normalize$1(dataset.value);
+			if (truthy.includes(input)) dataset.value = true;
+			else if (falsy.includes(input)) dataset.value = false;
+			else {
+				_addIssue(this, "boolean", dataset, config$2);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/parseJson/parseJson.ts
+/* @__NO_SIDE_EFFECTS__ */
+function parseJson(config$1, message$1) {
+	return {
+		kind: "transformation",
+		type: "parse_json",
+		reference: parseJson,
+		config: config$1,
+		message: message$1,
+		async: false,
+		"~run"(dataset, config$2) {
+			try {
+				dataset.value = JSON.parse(dataset.value, this.config?.reviver);
+			} catch (error) {
+				if (error instanceof Error) {
+					_addIssue(this, "JSON", dataset, config$2, { received: `"${error.message}"` });
+					dataset.typed = false;
+				} else throw error;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/partialCheck/utils/_isPartiallyTyped/_isPartiallyTyped.ts
+/**
+* Checks if a dataset is partially typed.
+*
+* @param dataset The dataset to check.
+* @param paths The paths to check.
+*
+* @returns Whether it is partially typed.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isPartiallyTyped(dataset, paths) {
+	if (dataset.issues) for (const path of paths) for (const issue of dataset.issues) {
+		let typed = false;
+		const bound = Math.min(path.length, issue.path?.length ?? 0);
+		for (let index = 0; index < bound; index++) if (path[index] !== issue.path[index].key && (path[index] !== "$" || issue.path[index].type !== "array")) {
+			typed = true;
+			break;
+		}
+		if (!typed) return false;
+	}
+	return true;
+}
+
+//#endregion
+//#region src/actions/partialCheck/partialCheck.ts
+/* @__NO_SIDE_EFFECTS__ */
+function partialCheck(paths, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "partial_check",
+		reference: partialCheck,
+		async: false,
+		expects: null,
+		paths,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if ((dataset.typed || /* @__PURE__ */ _isPartiallyTyped(dataset, paths)) && !this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/partialCheck/partialCheckAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function partialCheckAsync(paths, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "partial_check",
+		reference: partialCheckAsync,
+		async: true,
+		expects: null,
+		paths,
+		requirement,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if ((dataset.typed || /* @__PURE__ */ _isPartiallyTyped(dataset, paths)) && !await this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rawCheck/rawCheck.ts
+/**
+* Creates a raw check validation action.
+*
+* @param action The validation action.
+*
+* @returns A raw check action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function rawCheck(action) {
+	return {
+		kind: "validation",
+		type: "raw_check",
+		reference: rawCheck,
+		async: false,
+		expects: null,
+		"~run"(dataset, config$1) {
+			action({
+				dataset,
+				config: config$1,
+				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info)
+			});
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rawCheck/rawCheckAsync.ts
+/**
+* Creates a raw check validation action.
+*
+* @param action The validation action.
+*
+* @returns A raw check action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function rawCheckAsync(action) {
+	return {
+		kind: "validation",
+		type: "raw_check",
+		reference: rawCheckAsync,
+		async: true,
+		expects: null,
+		async "~run"(dataset, config$1) {
+			await action({
+				dataset,
+				config: config$1,
+				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info)
+			});
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rawTransform/rawTransform.ts
+/**
+* Creates a raw transformation action.
+*
+* @param action The transformation action.
+*
+* @returns A raw transform action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function rawTransform(action) {
+	return {
+		kind: "transformation",
+		type: "raw_transform",
+		reference: rawTransform,
+		async: false,
+		"~run"(dataset, config$1) {
+			const output = action({
+				dataset,
+				config: config$1,
+				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info),
+				NEVER: null
+			});
+			if (dataset.issues) dataset.typed = false;
+			else dataset.value = output;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rawTransform/rawTransformAsync.ts
+/**
+* Creates a raw transformation action.
+*
+* @param action The transformation action.
+*
+* @returns A raw transform action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function rawTransformAsync(action) {
+	return {
+		kind: "transformation",
+		type: "raw_transform",
+		reference: rawTransformAsync,
+		async: true,
+		async "~run"(dataset, config$1) {
+			const output = await action({
+				dataset,
+				config: config$1,
+				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info),
+				NEVER: null
+			});
+			if (dataset.issues) dataset.typed = false;
+			else dataset.value = output;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/readonly/readonly.ts
+/* @__NO_SIDE_EFFECTS__ */
+function readonly() {
+	return {
+		kind: "transformation",
+		type: "readonly",
+		reference: readonly,
+		async: false,
+		"~run"(dataset) {
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/reduceItems/reduceItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function reduceItems(operation, initial) {
+	return {
+		kind: "transformation",
+		type: "reduce_items",
+		reference: reduceItems,
+		async: false,
+		operation,
+		initial,
+		"~run"(dataset) {
+			dataset.value = dataset.value.reduce(this.operation, this.initial);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/regex/regex.ts
+/* @__NO_SIDE_EFFECTS__ */
+function regex(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "regex",
+		reference: regex,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "format", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/returns/returns.ts
+/* @__NO_SIDE_EFFECTS__ */
+function returns(schema) {
+	return {
+		kind: "transformation",
+		type: "returns",
+		reference: returns,
+		async: false,
+		schema,
+		"~run"(dataset, config$1) {
+			const func = dataset.value;
+			dataset.value = (...args_) => {
+				const returnsDataset = this.schema["~run"]({ value: func(...args_) }, config$1);
+				if (returnsDataset.issues) throw new ValiError(returnsDataset.issues);
+				return returnsDataset.value;
+			};
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/returns/returnsAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function returnsAsync(schema) {
+	return {
+		kind: "transformation",
+		type: "returns",
+		reference: returnsAsync,
+		async: false,
+		schema,
+		"~run"(dataset, config$1) {
+			const func = dataset.value;
+			dataset.value = async (...args_) => {
+				const returnsDataset = await this.schema["~run"]({ value: await func(...args_) }, config$1);
+				if (returnsDataset.issues) throw new ValiError(returnsDataset.issues);
+				return returnsDataset.value;
+			};
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rfcEmail/rfcEmail.ts
+/* @__NO_SIDE_EFFECTS__ */
+function rfcEmail(message$1) {
+	return {
+		kind: "validation",
+		type: "rfc_email",
+		reference: rfcEmail,
+		expects: null,
+		async: false,
+		requirement: RFC_EMAIL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "email", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/safeInteger/safeInteger.ts
+/* @__NO_SIDE_EFFECTS__ */
+function safeInteger(message$1) {
+	return {
+		kind: "validation",
+		type: "safe_integer",
+		reference: safeInteger,
+		async: false,
+		expects: null,
+		requirement: Number.isSafeInteger,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "safe integer", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/size/size.ts
+/* @__NO_SIDE_EFFECTS__ */
+function size(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "size",
+		reference: size,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.size !== this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/slug/slug.ts
+/* @__NO_SIDE_EFFECTS__ */
+function slug(message$1) {
+	return {
+		kind: "validation",
+		type: "slug",
+		reference: slug,
+		async: false,
+		expects: null,
+		requirement: SLUG_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "slug", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/someItem/someItem.ts
+/* @__NO_SIDE_EFFECTS__ */
+function someItem(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "some_item",
+		reference: someItem,
+		async: false,
+		expects: null,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.some(this.requirement)) _addIssue(this, "item", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/sortItems/sortItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function sortItems(operation) {
+	return {
+		kind: "transformation",
+		type: "sort_items",
+		reference: sortItems,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = dataset.value.sort(this.operation);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/startsWith/startsWith.ts
+/* @__NO_SIDE_EFFECTS__ */
+function startsWith(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "starts_with",
+		reference: startsWith,
+		async: false,
+		expects: `"${requirement}"`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.startsWith(this.requirement)) _addIssue(this, "start", dataset, config$1, { received: `"${dataset.value.slice(0, this.requirement.length)}"` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/stringifyJson/stringifyJson.ts
+/* @__NO_SIDE_EFFECTS__ */
+function stringifyJson(config$1, message$1) {
+	return {
+		kind: "transformation",
+		type: "stringify_json",
+		reference: stringifyJson,
+		message: message$1,
+		config: config$1,
+		async: false,
+		"~run"(dataset, config$2) {
+			try {
+				const output = JSON.stringify(dataset.value, this.config?.replacer, this.config?.space);
+				if (output === void 0) {
+					_addIssue(this, "JSON", dataset, config$2);
+					dataset.typed = false;
+				} else dataset.value = output;
+			} catch (error) {
+				if (error instanceof Error) {
+					_addIssue(this, "JSON", dataset, config$2, { received: `"${error.message}"` });
+					dataset.typed = false;
+				} else throw error;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/title/title.ts
+/**
+* Creates a title metadata action.
+*
+* @param title_ The title text.
+*
+* @returns A title action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function title(title_) {
+	return {
+		kind: "metadata",
+		type: "title",
+		reference: title,
+		title: title_
+	};
+}
+
+//#endregion
+//#region src/actions/toBigint/toBigint.ts
+/* @__NO_SIDE_EFFECTS__ */
+function toBigint(message$1) {
+	return {
+		kind: "transformation",
+		type: "to_bigint",
+		reference: toBigint,
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			try {
+				dataset.value = BigInt(dataset.value);
+			} catch {
+				_addIssue(this, "bigint", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toBoolean/toBoolean.ts
+/**
+* Creates a to boolean transformation action.
+*
+* @returns A to boolean action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toBoolean() {
+	return {
+		kind: "transformation",
+		type: "to_boolean",
+		reference: toBoolean,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = Boolean(dataset.value);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toCamelCase/toCamelCase.ts
+/**
+* Creates a to camel case transformation action.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries.
+*
+* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
+* `parseUrlValue`) and digits stay attached to the preceding token (e.g.
+* `item2Name` → `item2Name`).
+*
+* @returns A to camel case action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toCamelCase() {
+	return {
+		kind: "transformation",
+		type: "to_camel_case",
+		reference: toCamelCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "", false, true);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toDate/toDate.ts
+/* @__NO_SIDE_EFFECTS__ */
+function toDate(message$1) {
+	return {
+		kind: "transformation",
+		type: "to_date",
+		reference: toDate,
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			try {
+				dataset.value = new Date(dataset.value);
+				if (isNaN(dataset.value)) {
+					_addIssue(this, "date", dataset, config$1, { received: "\"Invalid Date\"" });
+					dataset.typed = false;
+				}
+			} catch {
+				_addIssue(this, "date", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toKebabCase/toKebabCase.ts
+/**
+* Creates a to kebab case transformation action.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries.
+*
+* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
+* `parse-url-value`) and digits stay attached to the preceding token (e.g.
+* `item2Name` → `item2-name`).
+*
+* @returns A to kebab case action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toKebabCase() {
+	return {
+		kind: "transformation",
+		type: "to_kebab_case",
+		reference: toKebabCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "-", false, false);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toLowerCase/toLowerCase.ts
+/**
+* Creates a to lower case transformation action.
+*
+* @returns A to lower case action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toLowerCase() {
+	return {
+		kind: "transformation",
+		type: "to_lower_case",
+		reference: toLowerCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.toLowerCase();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toMaxValue/toMaxValue.ts
+/**
+* Creates a to max value transformation action.
+*
+* @param requirement The maximum value.
+*
+* @returns A to max value action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toMaxValue(requirement) {
+	return {
+		kind: "transformation",
+		type: "to_max_value",
+		reference: toMaxValue,
+		async: false,
+		requirement,
+		"~run"(dataset) {
+			dataset.value = dataset.value > this.requirement ? this.requirement : dataset.value;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toMinValue/toMinValue.ts
+/**
+* Creates a to min value transformation action.
+*
+* @param requirement The minimum value.
+*
+* @returns A to min value action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toMinValue(requirement) {
+	return {
+		kind: "transformation",
+		type: "to_min_value",
+		reference: toMinValue,
+		async: false,
+		requirement,
+		"~run"(dataset) {
+			dataset.value = dataset.value < this.requirement ? this.requirement : dataset.value;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toNumber/toNumber.ts
+/* @__NO_SIDE_EFFECTS__ */
+function toNumber(message$1) {
+	return {
+		kind: "transformation",
+		type: "to_number",
+		reference: toNumber,
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			try {
+				dataset.value = Number(dataset.value);
+				if (isNaN(dataset.value)) {
+					_addIssue(this, "number", dataset, config$1);
+					dataset.typed = false;
+				}
+			} catch {
+				_addIssue(this, "number", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toPascalCase/toPascalCase.ts
+/**
+* Creates a to pascal case transformation action.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries.
+*
+* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
+* `ParseUrlValue`) and digits stay attached to the preceding token (e.g.
+* `item2Name` → `Item2Name`).
+*
+* @returns A to pascal case action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toPascalCase() {
+	return {
+		kind: "transformation",
+		type: "to_pascal_case",
+		reference: toPascalCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "", true, true);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toSnakeCase/toSnakeCase.ts
+/**
+* Creates a to snake case transformation action.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries.
+*
+* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
+* `parse_url_value`) and digits stay attached to the preceding token (e.g.
+* `item2Name` → `item2_name`).
+*
+* @returns A to snake case action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toSnakeCase() {
+	return {
+		kind: "transformation",
+		type: "to_snake_case",
+		reference: toSnakeCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "_", false, false);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toString/toString.ts
+/* @__NO_SIDE_EFFECTS__ */
+function toString(message$1) {
+	return {
+		kind: "transformation",
+		type: "to_string",
+		reference: toString,
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			try {
+				dataset.value = String(dataset.value);
+			} catch {
+				_addIssue(this, "string", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toUpperCase/toUpperCase.ts
+/**
+* Creates a to upper case transformation action.
+*
+* @returns A to upper case action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toUpperCase() {
+	return {
+		kind: "transformation",
+		type: "to_upper_case",
+		reference: toUpperCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.toUpperCase();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/transform/transform.ts
+/**
+* Creates a custom transformation action.
+*
+* @param operation The transformation operation.
+*
+* @returns A transform action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function transform(operation) {
+	return {
+		kind: "transformation",
+		type: "transform",
+		reference: transform,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = this.operation(dataset.value);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/transform/transformAsync.ts
+/**
+* Creates a custom transformation action.
+*
+* @param operation The transformation operation.
+*
+* @returns A transform action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function transformAsync(operation) {
+	return {
+		kind: "transformation",
+		type: "transform",
+		reference: transformAsync,
+		async: true,
+		operation,
+		async "~run"(dataset) {
+			dataset.value = await this.operation(dataset.value);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/trim/trim.ts
+/**
+* Creates a trim transformation action.
+*
+* @returns A trim action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function trim() {
+	return {
+		kind: "transformation",
+		type: "trim",
+		reference: trim,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.trim();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/trimEnd/trimEnd.ts
+/**
+* Creates a trim end transformation action.
+*
+* @returns A trim end action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function trimEnd() {
+	return {
+		kind: "transformation",
+		type: "trim_end",
+		reference: trimEnd,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.trimEnd();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/trimStart/trimStart.ts
+/**
+* Creates a trim start transformation action.
+*
+* @returns A trim start action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function trimStart() {
+	return {
+		kind: "transformation",
+		type: "trim_start",
+		reference: trimStart,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.trimStart();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ulid/ulid.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ulid(message$1) {
+	return {
+		kind: "validation",
+		type: "ulid",
+		reference: ulid,
+		async: false,
+		expects: null,
+		requirement: ULID_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "ULID", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/url/url.ts
+/* @__NO_SIDE_EFFECTS__ */
+function url(message$1) {
+	return {
+		kind: "validation",
+		type: "url",
+		reference: url,
+		async: false,
+		expects: null,
+		requirement(input) {
+			try {
+				if (URL.canParse) return URL.canParse(input);
+				new URL(input);
+				return true;
+			} catch {
+				return false;
+			}
+		},
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "URL", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/uuid/uuid.ts
+/* @__NO_SIDE_EFFECTS__ */
+function uuid(message$1) {
+	return {
+		kind: "validation",
+		type: "uuid",
+		reference: uuid,
+		async: false,
+		expects: null,
+		requirement: UUID_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "UUID", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/value/value.ts
+/* @__NO_SIDE_EFFECTS__ */
+function value(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "value",
+		reference: value,
+		async: false,
+		expects: requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement),
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !/* @__PURE__ */ _isValueMatch(this.requirement, dataset.value)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/values/values.ts
+/* @__NO_SIDE_EFFECTS__ */
+function values(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "values",
+		reference: values,
+		async: false,
+		expects: `${/* @__PURE__ */ _joinExpects(requirement.map((value$1) => value$1 instanceof Date ? value$1.toJSON() : /* @__PURE__ */ _stringify(value$1)), "|")}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.some((requirement$1) => /* @__PURE__ */ _isValueMatch(requirement$1, dataset.value))) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/words/words.ts
+/* @__NO_SIDE_EFFECTS__ */
+function words(locales, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "words",
+		reference: words,
+		async: false,
+		expects: `${requirement}`,
+		locales,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
+				if (count !== this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/const.ts
+const ABORT_EARLY_CONFIG = { abortEarly: true };
+
+//#endregion
+//#region src/methods/assert/assert.ts
+/**
+* Checks if the input matches the schema. As this is an assertion function, it
+* can be used as a type guard.
+*
+* @param schema The schema to be used.
+* @param input The input to be tested.
+*/
+function assert(schema, input) {
+	const issues = schema["~run"]({ value: input }, ABORT_EARLY_CONFIG).issues;
+	if (issues) throw new ValiError(issues);
+}
+
+//#endregion
+//#region src/methods/cache/_LruCache.ts
+/**
+* Efficient LRU cache using Map iteration order.
+*/
+var _LruCache = class {
+	constructor(config$1) {
+		this.refCount = 0;
+		this.maxSize = config$1?.maxSize ?? 1e3;
+		this.maxAge = config$1?.maxAge ?? Infinity;
+		this.hasMaxAge = isFinite(this.maxAge);
+	}
+	/**
+	* Stringifies an unknown input to a cache key component.
+	*
+	* @param input The unknown input.
+	*
+	* @returns A cache key component.
+	*/
+	stringify(input) {
+		const type = typeof input;
+		if (type === "string") return `"${input}"`;
+		if (type === "number" || type === "boolean") return `${input}`;
+		if (type === "bigint") return `${input}n`;
+		if (type === "object" || type === "function") {
+			if (input) {
+				this.refIds ?? (this.refIds = /* @__PURE__ */ new WeakMap());
+				let id = this.refIds.get(input);
+				if (!id) {
+					id = ++this.refCount;
+					this.refIds.set(input, id);
+				}
+				return `#${id}`;
+			}
+			return "null";
+		}
+		return type;
+	}
+	/**
+	* Creates a cache key from input and config.
+	*
+	* @param input The input value.
+	* @param config The parse configuration.
+	*
+	* @returns The cache key.
+	*/
+	key(input, config$1 = {}) {
+		return `${this.stringify(input)}|${this.stringify(config$1.lang)}|${this.stringify(config$1.message)}|${this.stringify(config$1.abortEarly)}|${this.stringify(config$1.abortPipeEarly)}`;
+	}
+	/**
+	* Gets a value from the cache by key.
+	*
+	* @param key The cache key.
+	*
+	* @returns The cached value.
+	*/
+	get(key) {
+		if (!this.store) return void 0;
+		const entry = this.store.get(key);
+		if (!entry) return void 0;
+		if (this.hasMaxAge && Date.now() - entry[1] > this.maxAge) {
+			this.store.delete(key);
+			return;
+		}
+		this.store.delete(key);
+		this.store.set(key, entry);
+		return entry[0];
+	}
+	/**
+	* Sets a value in the cache by key.
+	*
+	* @param key The cache key.
+	* @param value The cached value.
+	*/
+	set(key, value$1) {
+		this.store ?? (this.store = /* @__PURE__ */ new Map());
+		this.store.delete(key);
+		const timestamp = this.hasMaxAge ? Date.now() : 0;
+		this.store.set(key, [value$1, timestamp]);
+		if (this.store.size > this.maxSize) this.store.delete(this.store.keys().next().value);
+	}
+	/**
+	* Clears all entries from the cache.
+	*/
+	clear() {
+		this.store?.clear();
+	}
+};
+
+//#endregion
+//#region src/methods/cache/cache.ts
+/* @__NO_SIDE_EFFECTS__ */
+function cache(schema, config$1) {
+	return _standardSchema({
+		...schema,
+		cacheConfig: config$1,
+		cache: new _LruCache(config$1),
+		"~run"(dataset, runConfig) {
+			const key = this.cache.key(dataset.value, runConfig);
+			let outputDataset = this.cache.get(key);
+			if (!outputDataset) this.cache.set(key, outputDataset = schema["~run"](dataset, runConfig));
+			return /* @__PURE__ */ _cloneDataset(outputDataset);
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/cache/cacheAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function cacheAsync(schema, config$1) {
+	let activeRuns;
+	return _standardSchema({
+		...schema,
+		async: true,
+		cacheConfig: config$1,
+		cache: new _LruCache(config$1),
+		async "~run"(dataset, runConfig) {
+			const key = this.cache.key(dataset.value, runConfig);
+			const cached = this.cache.get(key);
+			if (cached) return /* @__PURE__ */ _cloneDataset(cached);
+			let promise$1 = activeRuns?.get(key);
+			if (!promise$1) {
+				activeRuns ?? (activeRuns = /* @__PURE__ */ new Map());
+				promise$1 = Promise.resolve(schema["~run"](dataset, runConfig));
+				activeRuns.set(key, promise$1);
+			}
+			try {
+				const outputDataset = await promise$1;
+				this.cache.set(key, outputDataset);
+				return /* @__PURE__ */ _cloneDataset(outputDataset);
+			} finally {
+				activeRuns?.delete(key);
+			}
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/config/config.ts
+/**
+* Changes the local configuration of a schema.
+*
+* @param schema The schema to configure.
+* @param config The parse configuration.
+*
+* @returns The configured schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function config(schema, config$1) {
+	return _standardSchema({
+		...schema,
+		"~run"(dataset, config_) {
+			return schema["~run"](dataset, {
+				...config_,
+				...config$1
+			});
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/getFallback/getFallback.ts
+/**
+* Returns the fallback value of the schema.
+*
+* @param schema The schema to get it from.
+* @param dataset The output dataset if available.
+* @param config The config if available.
+*
+* @returns The fallback value.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getFallback(schema, dataset, config$1) {
+	return typeof schema.fallback === "function" ? schema.fallback(dataset, config$1) : schema.fallback;
+}
+
+//#endregion
+//#region src/methods/fallback/fallback.ts
+/**
+* Returns a fallback value as output if the input does not match the schema.
+*
+* @param schema The schema to catch.
+* @param fallback The fallback value.
+*
+* @returns The passed schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function fallback(schema, fallback$1) {
+	return _standardSchema({
+		...schema,
+		fallback: fallback$1,
+		"~run"(dataset, config$1) {
+			const outputDataset = schema["~run"](dataset, config$1);
+			return outputDataset.issues ? {
+				typed: true,
+				value: /* @__PURE__ */ getFallback(this, outputDataset, config$1)
+			} : outputDataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/fallback/fallbackAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function fallbackAsync(schema, fallback$1) {
+	return _standardSchema({
+		...schema,
+		fallback: fallback$1,
+		async: true,
+		async "~run"(dataset, config$1) {
+			const outputDataset = await schema["~run"](dataset, config$1);
+			return outputDataset.issues ? {
+				typed: true,
+				value: await /* @__PURE__ */ getFallback(this, outputDataset, config$1)
+			} : outputDataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/flatten/flatten.ts
+/* @__NO_SIDE_EFFECTS__ */
+function flatten(issues) {
+	const flatErrors = {};
+	for (const issue of issues) if (issue.path) {
+		const dotPath = /* @__PURE__ */ getDotPath(issue);
+		if (dotPath) {
+			if (!flatErrors.nested) flatErrors.nested = {};
+			if (Object.prototype.hasOwnProperty.call(flatErrors.nested, dotPath)) flatErrors.nested[dotPath].push(issue.message);
+			else flatErrors.nested[dotPath] = [issue.message];
+		} else if (flatErrors.other) flatErrors.other.push(issue.message);
+		else flatErrors.other = [issue.message];
+	} else if (flatErrors.root) flatErrors.root.push(issue.message);
+	else flatErrors.root = [issue.message];
+	return flatErrors;
+}
+
+//#endregion
+//#region src/methods/forward/forward.ts
+/**
+* Forwards the issues of the passed validation action.
+*
+* @param action The validation action.
+* @param path The path to forward the issues to.
+*
+* @returns The modified action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function forward(action, path) {
+	return {
+		...action,
+		"~run"(dataset, config$1) {
+			const prevIssues = dataset.issues && [...dataset.issues];
+			dataset = action["~run"](dataset, config$1);
+			if (dataset.issues) {
+				for (const issue of dataset.issues) if (!prevIssues?.includes(issue)) {
+					let pathInput = dataset.value;
+					for (const key of path) {
+						const pathValue = pathInput[key];
+						const pathItem = {
+							type: "unknown",
+							origin: "value",
+							input: pathInput,
+							key,
+							value: pathValue
+						};
+						if (issue.path) issue.path.push(pathItem);
+						else issue.path = [pathItem];
+						if (!pathValue) break;
+						pathInput = pathValue;
+					}
+				}
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/methods/forward/forwardAsync.ts
+/**
+* Forwards the issues of the passed validation action.
+*
+* @param action The validation action.
+* @param path The path to forward the issues to.
+*
+* @returns The modified action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function forwardAsync(action, path) {
+	return {
+		...action,
+		async: true,
+		async "~run"(dataset, config$1) {
+			const prevIssues = dataset.issues && [...dataset.issues];
+			dataset = await action["~run"](dataset, config$1);
+			if (dataset.issues) {
+				for (const issue of dataset.issues) if (!prevIssues?.includes(issue)) {
+					let pathInput = dataset.value;
+					for (const key of path) {
+						const pathValue = pathInput[key];
+						const pathItem = {
+							type: "unknown",
+							origin: "value",
+							input: pathInput,
+							key,
+							value: pathValue
+						};
+						if (issue.path) issue.path.push(pathItem);
+						else issue.path = [pathItem];
+						if (!pathValue) break;
+						pathInput = pathValue;
+					}
+				}
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/methods/getDefault/getDefault.ts
+/**
+* Returns the default value of the schema.
+*
+* @param schema The schema to get it from.
+* @param dataset The input dataset if available.
+* @param config The config if available.
+*
+* @returns The default value.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getDefault(schema, dataset, config$1) {
+	return typeof schema.default === "function" ? schema.default(dataset, config$1) : schema.default;
+}
+
+//#endregion
+//#region src/methods/getDefaults/getDefaults.ts
+/**
+* Returns the default values of the schema.
+*
+* Hint: The difference to `getDefault` is that for object and tuple schemas
+* this function recursively returns the default values of the subschemas
+* instead of `undefined`.
+*
+* @param schema The schema to get them from.
+*
+* @returns The default values.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getDefaults(schema) {
+	if ("entries" in schema) {
+		const object$1 = {};
+		for (const key in schema.entries) object$1[key] = /* @__PURE__ */ getDefaults(schema.entries[key]);
+		return object$1;
+	}
+	if ("items" in schema) return schema.items.map(getDefaults);
+	return /* @__PURE__ */ getDefault(schema);
+}
+
+//#endregion
+//#region src/methods/getDefaults/getDefaultsAsync.ts
+/**
+* Returns the default values of the schema.
+*
+* Hint: The difference to `getDefault` is that for object and tuple schemas
+* this function recursively returns the default values of the subschemas
+* instead of `undefined`.
+*
+* @param schema The schema to get them from.
+*
+* @returns The default values.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+async function getDefaultsAsync(schema) {
+	if ("entries" in schema) return Object.fromEntries(await Promise.all(Object.entries(schema.entries).map(async ([key, value$1]) => [key, await /* @__PURE__ */ getDefaultsAsync(value$1)])));
+	if ("items" in schema) return Promise.all(schema.items.map(getDefaultsAsync));
+	return /* @__PURE__ */ getDefault(schema);
+}
+
+//#endregion
+//#region src/methods/getDescription/getDescription.ts
+/**
+* Returns the description of the schema.
+*
+* If multiple descriptions are defined, the last one of the highest level is
+* returned. If no description is defined, `undefined` is returned.
+*
+* @param schema The schema to get the description from.
+*
+* @returns The description, if any.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getDescription(schema) {
+	return /* @__PURE__ */ _getLastMetadata(schema, "description");
+}
+
+//#endregion
+//#region src/methods/getExamples/getExamples.ts
+/**
+* Returns the examples of a schema.
+*
+* If multiple examples are defined, it concatenates them using depth-first
+* search. If no examples are defined, an empty array is returned.
+*
+* @param schema The schema to get the examples from.
+*
+* @returns The examples, if any.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getExamples(schema) {
+	const examples$1 = [];
+	function depthFirstCollect(schema$1) {
+		if ("pipe" in schema$1) {
+			for (const item of schema$1.pipe) if (item.kind === "schema" && "pipe" in item) depthFirstCollect(item);
+			else if (item.kind === "metadata" && item.type === "examples") for (const example of item.examples) examples$1.push(example);
+		}
+	}
+	depthFirstCollect(schema);
+	return examples$1;
+}
+
+//#endregion
+//#region src/methods/getFallbacks/getFallbacks.ts
+/**
+* Returns the fallback values of the schema.
+*
+* Hint: The difference to `getFallback` is that for object and tuple schemas
+* this function recursively returns the fallback values of the subschemas
+* instead of `undefined`.
+*
+* @param schema The schema to get them from.
+*
+* @returns The fallback values.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getFallbacks(schema) {
+	if ("entries" in schema) {
+		const object$1 = {};
+		for (const key in schema.entries) object$1[key] = /* @__PURE__ */ getFallbacks(schema.entries[key]);
+		return object$1;
+	}
+	if ("items" in schema) return schema.items.map(getFallbacks);
+	return /* @__PURE__ */ getFallback(schema);
+}
+
+//#endregion
+//#region src/methods/getFallbacks/getFallbacksAsync.ts
+/**
+* Returns the fallback values of the schema.
+*
+* Hint: The difference to `getFallback` is that for object and tuple schemas
+* this function recursively returns the fallback values of the subschemas
+* instead of `undefined`.
+*
+* @param schema The schema to get them from.
+*
+* @returns The fallback values.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+async function getFallbacksAsync(schema) {
+	if ("entries" in schema) return Object.fromEntries(await Promise.all(Object.entries(schema.entries).map(async ([key, value$1]) => [key, await /* @__PURE__ */ getFallbacksAsync(value$1)])));
+	if ("items" in schema) return Promise.all(schema.items.map(getFallbacksAsync));
+	return /* @__PURE__ */ getFallback(schema);
+}
+
+//#endregion
+//#region src/methods/getMetadata/getMetadata.ts
+/**
+* Returns the metadata of a schema.
+*
+* If multiple metadata are defined, it shallowly merges them using depth-first
+* search. If no metadata is defined, an empty object is returned.
+*
+* @param schema Schema to get the metadata from.
+*
+* @returns The metadata, if any.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getMetadata(schema) {
+	const result = {};
+	function depthFirstMerge(schema$1) {
+		if ("pipe" in schema$1) {
+			for (const item of schema$1.pipe) if (item.kind === "schema" && "pipe" in item) depthFirstMerge(item);
+			else if (item.kind === "metadata" && item.type === "metadata") Object.assign(result, item.metadata);
+		}
+	}
+	depthFirstMerge(schema);
+	return result;
+}
+
+//#endregion
+//#region src/methods/getTitle/getTitle.ts
+/**
+* Returns the title of the schema.
+*
+* If multiple titles are defined, the last one of the highest level is
+* returned. If no title is defined, `undefined` is returned.
+*
+* @param schema The schema to get the title from.
+*
+* @returns The title, if any.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getTitle(schema) {
+	return /* @__PURE__ */ _getLastMetadata(schema, "title");
+}
+
+//#endregion
+//#region src/methods/is/is.ts
+/**
+* Checks if the input matches the schema. By using a type predicate, this
+* function can be used as a type guard.
+*
+* @param schema The schema to be used.
+* @param input The input to be tested.
+*
+* @returns Whether the input matches the schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function is(schema, input) {
+	return !schema["~run"]({ value: input }, ABORT_EARLY_CONFIG).issues;
+}
+
+//#endregion
+//#region src/schemas/any/any.ts
+/**
+* Creates an any schema.
+*
+* Hint: This schema function exists only for completeness and is not
+* recommended in practice. Instead, `unknown` should be used to accept
+* unknown data.
+*
+* @returns An any schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function any() {
+	return _standardSchema({
+		kind: "schema",
+		type: "any",
+		reference: any,
+		expects: "any",
+		async: false,
+		"~run"(dataset) {
+			dataset.typed = true;
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/array/array.ts
+/* @__NO_SIDE_EFFECTS__ */
+function array(item, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "array",
+		reference: array,
+		expects: "Array",
+		async: false,
+		item,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < input.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.item["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/array/arrayAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function arrayAsync(item, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "array",
+		reference: arrayAsync,
+		expects: "Array",
+		async: true,
+		item,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const itemDatasets = await Promise.all(input.map((value$1) => this.item["~run"]({ value: value$1 }, config$1)));
+				for (let key = 0; key < itemDatasets.length; key++) {
+					const itemDataset = itemDatasets[key];
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: input[key]
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/bigint/bigint.ts
+/* @__NO_SIDE_EFFECTS__ */
+function bigint(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "bigint",
+		reference: bigint,
+		expects: "bigint",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "bigint") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/blob/blob.ts
+/* @__NO_SIDE_EFFECTS__ */
+function blob(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "blob",
+		reference: blob,
+		expects: "Blob",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof Blob) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/boolean/boolean.ts
+/* @__NO_SIDE_EFFECTS__ */
+function boolean(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "boolean",
+		reference: boolean,
+		expects: "boolean",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "boolean") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/custom/custom.ts
+/* @__NO_SIDE_EFFECTS__ */
+function custom(check$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "custom",
+		reference: custom,
+		expects: "unknown",
+		async: false,
+		check: check$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (this.check(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/custom/customAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function customAsync(check$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "custom",
+		reference: customAsync,
+		expects: "unknown",
+		async: true,
+		check: check$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (await this.check(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/date/date.ts
+/* @__NO_SIDE_EFFECTS__ */
+function date(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "date",
+		reference: date,
+		expects: "Date",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof Date) if (!isNaN(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1, { received: "\"Invalid Date\"" });
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/enum/enum.ts
+/* @__NO_SIDE_EFFECTS__ */
+function enum_(enum__, message$1) {
+	const options = [];
+	for (const key in enum__) if (`${+key}` !== key || typeof enum__[key] !== "string" || !Object.is(enum__[enum__[key]], +key)) options.push(enum__[key]);
+	return _standardSchema({
+		kind: "schema",
+		type: "enum",
+		reference: enum_,
+		expects: /* @__PURE__ */ _joinExpects(options.map(_stringify), "|"),
+		async: false,
+		enum: enum__,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (this.options.includes(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/exactOptional/exactOptional.ts
+/* @__NO_SIDE_EFFECTS__ */
+function exactOptional(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "exact_optional",
+		reference: exactOptional,
+		expects: wrapped.expects,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/exactOptional/exactOptionalAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function exactOptionalAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "exact_optional",
+		reference: exactOptionalAsync,
+		expects: wrapped.expects,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/file/file.ts
+/* @__NO_SIDE_EFFECTS__ */
+function file(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "file",
+		reference: file,
+		expects: "File",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof File) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/function/function.ts
+/* @__NO_SIDE_EFFECTS__ */
+function function_(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "function",
+		reference: function_,
+		expects: "Function",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "function") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/instance/instance.ts
+/* @__NO_SIDE_EFFECTS__ */
+function instance(class_, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "instance",
+		reference: instance,
+		expects: class_.name,
+		async: false,
+		class: class_,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof this.class) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/intersect/utils/_merge/_merge.ts
+/**
+* Merges two values into one single output.
+*
+* @param value1 First value.
+* @param value2 Second value.
+*
+* @returns The merge dataset.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _merge(value1, value2) {
+	if (typeof value1 === typeof value2) {
+		if (/* @__PURE__ */ _isSameValueZero(value1, value2) || value1 instanceof Date && value2 instanceof Date && /* @__PURE__ */ _isSameValueZero(+value1, +value2)) return { value: value1 };
+		if (value1 && value2 && value1.constructor === Object && value2.constructor === Object) {
+			const nextValue = {
+				...value1,
+				...value2
+			};
+			for (const key in value2) if (Object.prototype.hasOwnProperty.call(value1, key) && Object.prototype.hasOwnProperty.call(value2, key)) {
+				const dataset = /* @__PURE__ */ _merge(value1[key], value2[key]);
+				if (dataset.issue) return dataset;
+				nextValue[key] = dataset.value;
+			}
+			return { value: nextValue };
+		}
+		if (Array.isArray(value1) && Array.isArray(value2)) {
+			if (value1.length === value2.length) {
+				const nextValue = [...value1];
+				for (let index = 0; index < value1.length; index++) {
+					const dataset = /* @__PURE__ */ _merge(value1[index], value2[index]);
+					if (dataset.issue) return dataset;
+					nextValue[index] = dataset.value;
+				}
+				return { value: nextValue };
+			}
+		}
+	}
+	return { issue: true };
+}
+
+//#endregion
+//#region src/schemas/intersect/intersect.ts
+/* @__NO_SIDE_EFFECTS__ */
+function intersect(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "intersect",
+		reference: intersect,
+		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "&"),
+		async: false,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (this.options.length) {
+				const input = dataset.value;
+				let outputs;
+				dataset.typed = true;
+				for (const schema of this.options) {
+					const optionDataset = schema["~run"]({ value: input }, config$1);
+					if (optionDataset.issues) {
+						if (dataset.issues) for (const issue of optionDataset.issues) dataset.issues.push(issue);
+						else dataset.issues = optionDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!optionDataset.typed) dataset.typed = false;
+					if (dataset.typed) if (outputs) outputs.push(optionDataset.value);
+					else outputs = [optionDataset.value];
+				}
+				if (dataset.typed) {
+					dataset.value = outputs[0];
+					for (let index = 1; index < outputs.length; index++) {
+						const mergeDataset = /* @__PURE__ */ _merge(dataset.value, outputs[index]);
+						if (mergeDataset.issue) {
+							_addIssue(this, "type", dataset, config$1, { received: "unknown" });
+							break;
+						}
+						dataset.value = mergeDataset.value;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/intersect/intersectAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function intersectAsync(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "intersect",
+		reference: intersectAsync,
+		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "&"),
+		async: true,
+		options,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (this.options.length) {
+				const input = dataset.value;
+				let outputs;
+				dataset.typed = true;
+				const optionDatasets = await Promise.all(this.options.map((schema) => schema["~run"]({ value: input }, config$1)));
+				for (const optionDataset of optionDatasets) {
+					if (optionDataset.issues) {
+						if (dataset.issues) for (const issue of optionDataset.issues) dataset.issues.push(issue);
+						else dataset.issues = optionDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!optionDataset.typed) dataset.typed = false;
+					if (dataset.typed) if (outputs) outputs.push(optionDataset.value);
+					else outputs = [optionDataset.value];
+				}
+				if (dataset.typed) {
+					dataset.value = outputs[0];
+					for (let index = 1; index < outputs.length; index++) {
+						const mergeDataset = /* @__PURE__ */ _merge(dataset.value, outputs[index]);
+						if (mergeDataset.issue) {
+							_addIssue(this, "type", dataset, config$1, { received: "unknown" });
+							break;
+						}
+						dataset.value = mergeDataset.value;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/lazy/lazy.ts
+/**
+* Creates a lazy schema.
+*
+* @param getter The schema getter.
+*
+* @returns A lazy schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function lazy(getter) {
+	return _standardSchema({
+		kind: "schema",
+		type: "lazy",
+		reference: lazy,
+		expects: "unknown",
+		async: false,
+		getter,
+		"~run"(dataset, config$1) {
+			return this.getter(dataset.value)["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/lazy/lazyAsync.ts
+/**
+* Creates a lazy schema.
+*
+* @param getter The schema getter.
+*
+* @returns A lazy schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function lazyAsync(getter) {
+	return _standardSchema({
+		kind: "schema",
+		type: "lazy",
+		reference: lazyAsync,
+		expects: "unknown",
+		async: true,
+		getter,
+		async "~run"(dataset, config$1) {
+			return (await this.getter(dataset.value))["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/literal/literal.ts
+/* @__NO_SIDE_EFFECTS__ */
+function literal(literal_, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "literal",
+		reference: literal,
+		expects: /* @__PURE__ */ _stringify(literal_),
+		async: false,
+		literal: literal_,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (/* @__PURE__ */ _isSameValueZero(dataset.value, this.literal)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/looseObject/looseObject.ts
+/* @__NO_SIDE_EFFECTS__ */
+function looseObject(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "loose_object",
+		reference: looseObject,
+		expects: "Object",
+		async: false,
+		entries: entries$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const key in this.entries) {
+					const valueSchema = this.entries[key];
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
+						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: value$1
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
+					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+						_addIssue(this, "key", dataset, config$1, {
+							input: void 0,
+							expected: `"${key}"`,
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						if (config$1.abortEarly) break;
+					}
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) dataset.value[key] = input[key];
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/looseObject/looseObjectAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function looseObjectAsync(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "loose_object",
+		reference: looseObjectAsync,
+		expects: "Object",
+		async: true,
+		entries: entries$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
+						return [
+							key,
+							value$1,
+							valueSchema,
+							await valueSchema["~run"]({ value: value$1 }, config$1)
+						];
+					}
+					return [
+						key,
+						input[key],
+						valueSchema,
+						null
+					];
+				}));
+				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
+				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+					_addIssue(this, "key", dataset, config$1, {
+						input: void 0,
+						expected: `"${key}"`,
+						path: [{
+							type: "object",
+							origin: "key",
+							input,
+							key,
+							value: value$1
+						}]
+					});
+					if (config$1.abortEarly) break;
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) dataset.value[key] = input[key];
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/looseTuple/looseTuple.ts
+/* @__NO_SIDE_EFFECTS__ */
+function looseTuple(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "loose_tuple",
+		reference: looseTuple,
+		expects: "Array",
+		async: false,
+		items,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < this.items.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) dataset.value.push(input[key]);
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/looseTuple/looseTupleAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function looseTupleAsync(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "loose_tuple",
+		reference: looseTupleAsync,
+		expects: "Array",
+		async: true,
+		items,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
+					const value$1 = input[key];
+					return [
+						key,
+						value$1,
+						await item["~run"]({ value: value$1 }, config$1)
+					];
+				}));
+				for (const [key, value$1, itemDataset] of itemDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) dataset.value.push(input[key]);
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/map/map.ts
+/* @__NO_SIDE_EFFECTS__ */
+function map(key, value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "map",
+		reference: map,
+		expects: "Map",
+		async: false,
+		key,
+		value: value$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input instanceof Map) {
+				dataset.typed = true;
+				dataset.value = /* @__PURE__ */ new Map();
+				for (const [inputKey, inputValue] of input) {
+					const keyDataset = this.key["~run"]({ value: inputKey }, config$1);
+					if (keyDataset.issues) {
+						const pathItem = {
+							type: "map",
+							origin: "key",
+							input,
+							key: inputKey,
+							value: inputValue
+						};
+						for (const issue of keyDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = keyDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					const valueDataset = this.value["~run"]({ value: inputValue }, config$1);
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "map",
+							origin: "value",
+							input,
+							key: inputKey,
+							value: inputValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
+					dataset.value.set(keyDataset.value, valueDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/map/mapAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mapAsync(key, value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "map",
+		reference: mapAsync,
+		expects: "Map",
+		async: true,
+		key,
+		value: value$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input instanceof Map) {
+				dataset.typed = true;
+				dataset.value = /* @__PURE__ */ new Map();
+				const datasets = await Promise.all([...input].map(([inputKey, inputValue]) => Promise.all([
+					inputKey,
+					inputValue,
+					this.key["~run"]({ value: inputKey }, config$1),
+					this.value["~run"]({ value: inputValue }, config$1)
+				])));
+				for (const [inputKey, inputValue, keyDataset, valueDataset] of datasets) {
+					if (keyDataset.issues) {
+						const pathItem = {
+							type: "map",
+							origin: "key",
+							input,
+							key: inputKey,
+							value: inputValue
+						};
+						for (const issue of keyDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = keyDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "map",
+							origin: "value",
+							input,
+							key: inputKey,
+							value: inputValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
+					dataset.value.set(keyDataset.value, valueDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nan/nan.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nan(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nan",
+		reference: nan,
+		expects: "NaN",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (Number.isNaN(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/never/never.ts
+/* @__NO_SIDE_EFFECTS__ */
+function never(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "never",
+		reference: never,
+		expects: "never",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			_addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonNullable/nonNullable.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonNullable(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_nullable",
+		reference: nonNullable,
+		expects: "!null",
+		async: false,
+		wrapped,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value !== null) dataset = this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === null) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonNullable/nonNullableAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonNullableAsync(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_nullable",
+		reference: nonNullableAsync,
+		expects: "!null",
+		async: true,
+		wrapped,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (dataset.value !== null) dataset = await this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === null) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonNullish/nonNullish.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonNullish(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_nullish",
+		reference: nonNullish,
+		expects: "(!null & !undefined)",
+		async: false,
+		wrapped,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!(dataset.value === null || dataset.value === void 0)) dataset = this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === null || dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonNullish/nonNullishAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonNullishAsync(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_nullish",
+		reference: nonNullishAsync,
+		expects: "(!null & !undefined)",
+		async: true,
+		wrapped,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (!(dataset.value === null || dataset.value === void 0)) dataset = await this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === null || dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonOptional/nonOptional.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonOptional(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_optional",
+		reference: nonOptional,
+		expects: "!undefined",
+		async: false,
+		wrapped,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value !== void 0) dataset = this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonOptional/nonOptionalAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonOptionalAsync(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_optional",
+		reference: nonOptionalAsync,
+		expects: "!undefined",
+		async: true,
+		wrapped,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (dataset.value !== void 0) dataset = await this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/null/null.ts
+/* @__NO_SIDE_EFFECTS__ */
+function null_(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "null",
+		reference: null_,
+		expects: "null",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value === null) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nullable/nullable.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nullable(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nullable",
+		reference: nullable,
+		expects: `(${wrapped.expects} | null)`,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			if (dataset.value === null) {
+				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === null) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nullable/nullableAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nullableAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nullable",
+		reference: nullableAsync,
+		expects: `(${wrapped.expects} | null)`,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			if (dataset.value === null) {
+				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === null) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nullish/nullish.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nullish(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nullish",
+		reference: nullish,
+		expects: `(${wrapped.expects} | null | undefined)`,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			if (dataset.value === null || dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === null || dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nullish/nullishAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nullishAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nullish",
+		reference: nullishAsync,
+		expects: `(${wrapped.expects} | null | undefined)`,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			if (dataset.value === null || dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === null || dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/number/number.ts
+/* @__NO_SIDE_EFFECTS__ */
+function number(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "number",
+		reference: number,
+		expects: "number",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "number" && !isNaN(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/object/object.ts
+/* @__NO_SIDE_EFFECTS__ */
+function object(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "object",
+		reference: object,
+		expects: "Object",
+		async: false,
+		entries: entries$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const key in this.entries) {
+					const valueSchema = this.entries[key];
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
+						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: value$1
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
+					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+						_addIssue(this, "key", dataset, config$1, {
+							input: void 0,
+							expected: `"${key}"`,
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						if (config$1.abortEarly) break;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/object/objectAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function objectAsync(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "object",
+		reference: objectAsync,
+		expects: "Object",
+		async: true,
+		entries: entries$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
+						return [
+							key,
+							value$1,
+							valueSchema,
+							await valueSchema["~run"]({ value: value$1 }, config$1)
+						];
+					}
+					return [
+						key,
+						input[key],
+						valueSchema,
+						null
+					];
+				}));
+				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
+				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+					_addIssue(this, "key", dataset, config$1, {
+						input: void 0,
+						expected: `"${key}"`,
+						path: [{
+							type: "object",
+							origin: "key",
+							input,
+							key,
+							value: value$1
+						}]
+					});
+					if (config$1.abortEarly) break;
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/objectWithRest/objectWithRest.ts
+/* @__NO_SIDE_EFFECTS__ */
+function objectWithRest(entries$1, rest, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "object_with_rest",
+		reference: objectWithRest,
+		expects: "Object",
+		async: false,
+		entries: entries$1,
+		rest,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const key in this.entries) {
+					const valueSchema = this.entries[key];
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
+						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: value$1
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
+					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+						_addIssue(this, "key", dataset, config$1, {
+							input: void 0,
+							expected: `"${key}"`,
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						if (config$1.abortEarly) break;
+					}
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) {
+						const valueDataset = this.rest["~run"]({ value: input[key] }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: input[key]
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/objectWithRest/objectWithRestAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function objectWithRestAsync(entries$1, rest, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "object_with_rest",
+		reference: objectWithRestAsync,
+		expects: "Object",
+		async: true,
+		entries: entries$1,
+		rest,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const [normalDatasets, restDatasets] = await Promise.all([Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
+						return [
+							key,
+							value$1,
+							valueSchema,
+							await valueSchema["~run"]({ value: value$1 }, config$1)
+						];
+					}
+					return [
+						key,
+						input[key],
+						valueSchema,
+						null
+					];
+				})), Promise.all(Object.entries(input).filter(([key]) => /* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)).map(async ([key, value$1]) => [
+					key,
+					value$1,
+					await this.rest["~run"]({ value: value$1 }, config$1)
+				]))]);
+				for (const [key, value$1, valueSchema, valueDataset] of normalDatasets) if (valueDataset) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
+				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+					_addIssue(this, "key", dataset, config$1, {
+						input: void 0,
+						expected: `"${key}"`,
+						path: [{
+							type: "object",
+							origin: "key",
+							input,
+							key,
+							value: value$1
+						}]
+					});
+					if (config$1.abortEarly) break;
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (const [key, value$1, valueDataset] of restDatasets) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/optional/optional.ts
+/* @__NO_SIDE_EFFECTS__ */
+function optional(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "optional",
+		reference: optional,
+		expects: `(${wrapped.expects} | undefined)`,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			if (dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/optional/optionalAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function optionalAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "optional",
+		reference: optionalAsync,
+		expects: `(${wrapped.expects} | undefined)`,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			if (dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/picklist/picklist.ts
+/* @__NO_SIDE_EFFECTS__ */
+function picklist(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "picklist",
+		reference: picklist,
+		expects: /* @__PURE__ */ _joinExpects(options.map(_stringify), "|"),
+		async: false,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (this.options.includes(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/promise/promise.ts
+/* @__NO_SIDE_EFFECTS__ */
+function promise(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "promise",
+		reference: promise,
+		expects: "Promise",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof Promise) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/record/record.ts
+/* @__NO_SIDE_EFFECTS__ */
+function record(key, value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "record",
+		reference: record,
+		expects: "Object",
+		async: false,
+		key,
+		value: value$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const entryKey in input) if (/* @__PURE__ */ _isValidObjectKey(input, entryKey)) {
+					const entryValue = input[entryKey];
+					const keyDataset = this.key["~run"]({ value: entryKey }, config$1);
+					if (keyDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "key",
+							input,
+							key: entryKey,
+							value: entryValue
+						};
+						for (const issue of keyDataset.issues) {
+							issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = keyDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					const valueDataset = this.value["~run"]({ value: entryValue }, config$1);
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key: entryKey,
+							value: entryValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
+					if (keyDataset.typed) dataset.value[keyDataset.value] = valueDataset.value;
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/record/recordAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function recordAsync(key, value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "record",
+		reference: recordAsync,
+		expects: "Object",
+		async: true,
+		key,
+		value: value$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const datasets = await Promise.all(Object.entries(input).filter(([key$1]) => /* @__PURE__ */ _isValidObjectKey(input, key$1)).map(([entryKey, entryValue]) => Promise.all([
+					entryKey,
+					entryValue,
+					this.key["~run"]({ value: entryKey }, config$1),
+					this.value["~run"]({ value: entryValue }, config$1)
+				])));
+				for (const [entryKey, entryValue, keyDataset, valueDataset] of datasets) {
+					if (keyDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "key",
+							input,
+							key: entryKey,
+							value: entryValue
+						};
+						for (const issue of keyDataset.issues) {
+							issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = keyDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key: entryKey,
+							value: entryValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
+					if (keyDataset.typed) dataset.value[keyDataset.value] = valueDataset.value;
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/set/set.ts
+/* @__NO_SIDE_EFFECTS__ */
+function set(value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "set",
+		reference: set,
+		expects: "Set",
+		async: false,
+		value: value$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input instanceof Set) {
+				dataset.typed = true;
+				dataset.value = /* @__PURE__ */ new Set();
+				for (const inputValue of input) {
+					const valueDataset = this.value["~run"]({ value: inputValue }, config$1);
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "set",
+							origin: "value",
+							input,
+							key: null,
+							value: inputValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value.add(valueDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/set/setAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function setAsync(value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "set",
+		reference: setAsync,
+		expects: "Set",
+		async: true,
+		value: value$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input instanceof Set) {
+				dataset.typed = true;
+				dataset.value = /* @__PURE__ */ new Set();
+				const valueDatasets = await Promise.all([...input].map(async (inputValue) => [inputValue, await this.value["~run"]({ value: inputValue }, config$1)]));
+				for (const [inputValue, valueDataset] of valueDatasets) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "set",
+							origin: "value",
+							input,
+							key: null,
+							value: inputValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value.add(valueDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/strictObject/strictObject.ts
+/* @__NO_SIDE_EFFECTS__ */
+function strictObject(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "strict_object",
+		reference: strictObject,
+		expects: "Object",
+		async: false,
+		entries: entries$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const key in this.entries) {
+					const valueSchema = this.entries[key];
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
+						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: value$1
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
+					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+						_addIssue(this, "key", dataset, config$1, {
+							input: void 0,
+							expected: `"${key}"`,
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						if (config$1.abortEarly) break;
+					}
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (!Object.prototype.hasOwnProperty.call(this.entries, key)) {
+						_addIssue(this, "key", dataset, config$1, {
+							input: key,
+							expected: "never",
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						break;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/strictObject/strictObjectAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function strictObjectAsync(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "strict_object",
+		reference: strictObjectAsync,
+		expects: "Object",
+		async: true,
+		entries: entries$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
+						return [
+							key,
+							value$1,
+							valueSchema,
+							await valueSchema["~run"]({ value: value$1 }, config$1)
+						];
+					}
+					return [
+						key,
+						input[key],
+						valueSchema,
+						null
+					];
+				}));
+				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
+				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+					_addIssue(this, "key", dataset, config$1, {
+						input: void 0,
+						expected: `"${key}"`,
+						path: [{
+							type: "object",
+							origin: "key",
+							input,
+							key,
+							value: value$1
+						}]
+					});
+					if (config$1.abortEarly) break;
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (!Object.prototype.hasOwnProperty.call(this.entries, key)) {
+						_addIssue(this, "key", dataset, config$1, {
+							input: key,
+							expected: "never",
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						break;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/strictTuple/strictTuple.ts
+/* @__NO_SIDE_EFFECTS__ */
+function strictTuple(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "strict_tuple",
+		reference: strictTuple,
+		expects: "Array",
+		async: false,
+		items,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < this.items.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!(dataset.issues && config$1.abortEarly) && this.items.length < input.length) _addIssue(this, "type", dataset, config$1, {
+					input: input[this.items.length],
+					expected: "never",
+					path: [{
+						type: "array",
+						origin: "value",
+						input,
+						key: this.items.length,
+						value: input[this.items.length]
+					}]
+				});
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/strictTuple/strictTupleAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function strictTupleAsync(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "strict_tuple",
+		reference: strictTupleAsync,
+		expects: "Array",
+		async: true,
+		items,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
+					const value$1 = input[key];
+					return [
+						key,
+						value$1,
+						await item["~run"]({ value: value$1 }, config$1)
+					];
+				}));
+				for (const [key, value$1, itemDataset] of itemDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!(dataset.issues && config$1.abortEarly) && this.items.length < input.length) _addIssue(this, "type", dataset, config$1, {
+					input: input[this.items.length],
+					expected: "never",
+					path: [{
+						type: "array",
+						origin: "value",
+						input,
+						key: this.items.length,
+						value: input[this.items.length]
+					}]
+				});
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/string/string.ts
+/* @__NO_SIDE_EFFECTS__ */
+function string(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "string",
+		reference: string,
+		expects: "string",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "string") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/symbol/symbol.ts
+/* @__NO_SIDE_EFFECTS__ */
+function symbol(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "symbol",
+		reference: symbol,
+		expects: "symbol",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "symbol") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/tuple/tuple.ts
+/* @__NO_SIDE_EFFECTS__ */
+function tuple(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "tuple",
+		reference: tuple,
+		expects: "Array",
+		async: false,
+		items,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < this.items.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/tuple/tupleAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function tupleAsync(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "tuple",
+		reference: tupleAsync,
+		expects: "Array",
+		async: true,
+		items,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
+					const value$1 = input[key];
+					return [
+						key,
+						value$1,
+						await item["~run"]({ value: value$1 }, config$1)
+					];
+				}));
+				for (const [key, value$1, itemDataset] of itemDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/tupleWithRest/tupleWithRest.ts
+/* @__NO_SIDE_EFFECTS__ */
+function tupleWithRest(items, rest, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "tuple_with_rest",
+		reference: tupleWithRest,
+		expects: "Array",
+		async: false,
+		items,
+		rest,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < this.items.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.rest["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/tupleWithRest/tupleWithRestAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function tupleWithRestAsync(items, rest, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "tuple_with_rest",
+		reference: tupleWithRestAsync,
+		expects: "Array",
+		async: true,
+		items,
+		rest,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const [normalDatasets, restDatasets] = await Promise.all([Promise.all(this.items.map(async (item, key) => {
+					const value$1 = input[key];
+					return [
+						key,
+						value$1,
+						await item["~run"]({ value: value$1 }, config$1)
+					];
+				})), Promise.all(input.slice(this.items.length).map(async (value$1, key) => {
+					return [
+						key + this.items.length,
+						value$1,
+						await this.rest["~run"]({ value: value$1 }, config$1)
+					];
+				}))]);
+				for (const [key, value$1, itemDataset] of normalDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (const [key, value$1, itemDataset] of restDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/undefined/undefined.ts
+/* @__NO_SIDE_EFFECTS__ */
+function undefined_(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "undefined",
+		reference: undefined_,
+		expects: "undefined",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value === void 0) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/undefinedable/undefinedable.ts
+/* @__NO_SIDE_EFFECTS__ */
+function undefinedable(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "undefinedable",
+		reference: undefinedable,
+		expects: `(${wrapped.expects} | undefined)`,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			if (dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/undefinedable/undefinedableAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function undefinedableAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "undefinedable",
+		reference: undefinedableAsync,
+		expects: `(${wrapped.expects} | undefined)`,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			if (dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/union/utils/_subIssues/_subIssues.ts
+/**
+* Returns the sub issues of the provided datasets for the union issue.
+*
+* @param datasets The datasets.
+*
+* @returns The sub issues.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _subIssues(datasets) {
+	let issues;
+	if (datasets) for (const dataset of datasets) if (issues) for (const issue of dataset.issues) issues.push(issue);
+	else issues = dataset.issues;
+	return issues;
+}
+
+//#endregion
+//#region src/schemas/union/union.ts
+/* @__NO_SIDE_EFFECTS__ */
+function union(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "union",
+		reference: union,
+		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "|"),
+		async: false,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			let validDataset;
+			let typedDatasets;
+			let untypedDatasets;
+			for (const schema of this.options) {
+				const optionDataset = schema["~run"]({ value: dataset.value }, config$1);
+				if (optionDataset.typed) if (optionDataset.issues) if (typedDatasets) typedDatasets.push(optionDataset);
+				else typedDatasets = [optionDataset];
+				else {
+					validDataset = optionDataset;
+					break;
+				}
+				else if (untypedDatasets) untypedDatasets.push(optionDataset);
+				else untypedDatasets = [optionDataset];
+			}
+			if (validDataset) return validDataset;
+			if (typedDatasets) {
+				if (typedDatasets.length === 1) return typedDatasets[0];
+				_addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(typedDatasets) });
+				dataset.typed = true;
+			} else if (untypedDatasets?.length === 1) return untypedDatasets[0];
+			else _addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(untypedDatasets) });
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/union/unionAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function unionAsync(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "union",
+		reference: unionAsync,
+		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "|"),
+		async: true,
+		options,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			let validDataset;
+			let typedDatasets;
+			let untypedDatasets;
+			for (const schema of this.options) {
+				const optionDataset = await schema["~run"]({ value: dataset.value }, config$1);
+				if (optionDataset.typed) if (optionDataset.issues) if (typedDatasets) typedDatasets.push(optionDataset);
+				else typedDatasets = [optionDataset];
+				else {
+					validDataset = optionDataset;
+					break;
+				}
+				else if (untypedDatasets) untypedDatasets.push(optionDataset);
+				else untypedDatasets = [optionDataset];
+			}
+			if (validDataset) return validDataset;
+			if (typedDatasets) {
+				if (typedDatasets.length === 1) return typedDatasets[0];
+				_addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(typedDatasets) });
+				dataset.typed = true;
+			} else if (untypedDatasets?.length === 1) return untypedDatasets[0];
+			else _addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(untypedDatasets) });
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/unknown/unknown.ts
+/**
+* Creates a unknown schema.
+*
+* @returns A unknown schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function unknown() {
+	return _standardSchema({
+		kind: "schema",
+		type: "unknown",
+		reference: unknown,
+		expects: "unknown",
+		async: false,
+		"~run"(dataset) {
+			dataset.typed = true;
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/variant/variant.ts
+/* @__NO_SIDE_EFFECTS__ */
+function variant(key, options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "variant",
+		reference: variant,
+		expects: "Object",
+		async: false,
+		key,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				let outputDataset;
+				let maxDiscriminatorPriority = 0;
+				let invalidDiscriminatorKey = this.key;
+				let expectedDiscriminators = [];
+				const parseOptions = (variant$1, allKeys) => {
+					for (const schema of variant$1.options) {
+						if (schema.type === "variant") parseOptions(schema, new Set(allKeys).add(schema.key));
+						else {
+							let keysAreValid = true;
+							let currentPriority = 0;
+							for (const currentKey of allKeys) {
+								const discriminatorSchema = schema.entries[currentKey];
+								if (currentKey in input ? discriminatorSchema["~run"]({
+									typed: false,
+									value: input[currentKey]
+								}, ABORT_EARLY_CONFIG).issues : discriminatorSchema.type !== "exact_optional" && discriminatorSchema.type !== "optional" && discriminatorSchema.type !== "nullish") {
+									keysAreValid = false;
+									if (invalidDiscriminatorKey !== currentKey && (maxDiscriminatorPriority < currentPriority || maxDiscriminatorPriority === currentPriority && currentKey in input && !(invalidDiscriminatorKey in input))) {
+										maxDiscriminatorPriority = currentPriority;
+										invalidDiscriminatorKey = currentKey;
+										expectedDiscriminators = [];
+									}
+									if (invalidDiscriminatorKey === currentKey) expectedDiscriminators.push(schema.entries[currentKey].expects);
+									break;
+								}
+								currentPriority++;
+							}
+							if (keysAreValid) {
+								const optionDataset = schema["~run"]({ value: input }, config$1);
+								if (!outputDataset || !outputDataset.typed && optionDataset.typed) outputDataset = optionDataset;
+							}
+						}
+						if (outputDataset && !outputDataset.issues) break;
+					}
+				};
+				parseOptions(this, new Set([this.key]));
+				if (outputDataset) return outputDataset;
+				_addIssue(this, "type", dataset, config$1, {
+					input: input[invalidDiscriminatorKey],
+					expected: /* @__PURE__ */ _joinExpects(expectedDiscriminators, "|"),
+					path: [{
+						type: "object",
+						origin: "value",
+						input,
+						key: invalidDiscriminatorKey,
+						value: input[invalidDiscriminatorKey]
+					}]
+				});
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/variant/variantAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function variantAsync(key, options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "variant",
+		reference: variantAsync,
+		expects: "Object",
+		async: true,
+		key,
+		options,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				let outputDataset;
+				let maxDiscriminatorPriority = 0;
+				let invalidDiscriminatorKey = this.key;
+				let expectedDiscriminators = [];
+				const parseOptions = async (variant$1, allKeys) => {
+					for (const schema of variant$1.options) {
+						if (schema.type === "variant") await parseOptions(schema, new Set(allKeys).add(schema.key));
+						else {
+							let keysAreValid = true;
+							let currentPriority = 0;
+							for (const currentKey of allKeys) {
+								const discriminatorSchema = schema.entries[currentKey];
+								if (currentKey in input ? (await discriminatorSchema["~run"]({
+									typed: false,
+									value: input[currentKey]
+								}, ABORT_EARLY_CONFIG)).issues : discriminatorSchema.type !== "exact_optional" && discriminatorSchema.type !== "optional" && discriminatorSchema.type !== "nullish") {
+									keysAreValid = false;
+									if (invalidDiscriminatorKey !== currentKey && (maxDiscriminatorPriority < currentPriority || maxDiscriminatorPriority === currentPriority && currentKey in input && !(invalidDiscriminatorKey in input))) {
+										maxDiscriminatorPriority = currentPriority;
+										invalidDiscriminatorKey = currentKey;
+										expectedDiscriminators = [];
+									}
+									if (invalidDiscriminatorKey === currentKey) expectedDiscriminators.push(schema.entries[currentKey].expects);
+									break;
+								}
+								currentPriority++;
+							}
+							if (keysAreValid) {
+								const optionDataset = await schema["~run"]({ value: input }, config$1);
+								if (!outputDataset || !outputDataset.typed && optionDataset.typed) outputDataset = optionDataset;
+							}
+						}
+						if (outputDataset && !outputDataset.issues) break;
+					}
+				};
+				await parseOptions(this, new Set([this.key]));
+				if (outputDataset) return outputDataset;
+				_addIssue(this, "type", dataset, config$1, {
+					input: input[invalidDiscriminatorKey],
+					expected: /* @__PURE__ */ _joinExpects(expectedDiscriminators, "|"),
+					path: [{
+						type: "object",
+						origin: "value",
+						input,
+						key: invalidDiscriminatorKey,
+						value: input[invalidDiscriminatorKey]
+					}]
+				});
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/void/void.ts
+/* @__NO_SIDE_EFFECTS__ */
+function void_(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "void",
+		reference: void_,
+		expects: "void",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value === void 0) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/keyof/keyof.ts
+/* @__NO_SIDE_EFFECTS__ */
+function keyof(schema, message$1) {
+	return /* @__PURE__ */ picklist(Object.keys(schema.entries), message$1);
+}
+
+//#endregion
+//#region src/methods/message/message.ts
+/**
+* Changes the local message configuration of a schema.
+*
+* @param schema The schema to configure.
+* @param message_ The error message.
+*
+* @returns The configured schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function message(schema, message_) {
+	return _standardSchema({
+		...schema,
+		"~run"(dataset, config$1) {
+			return schema["~run"](dataset, {
+				...config$1,
+				message: message_
+			});
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/omit/omit.ts
+/**
+* Creates a modified copy of an object schema that does not contain the
+* selected entries.
+*
+* @param schema The schema to omit from.
+* @param keys The selected entries.
+*
+* @returns An object schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function omit(schema, keys) {
+	const entries$1 = { ...schema.entries };
+	for (const key of keys) delete entries$1[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/parse/parse.ts
+/**
+* Parses an unknown input based on a schema.
+*
+* @param schema The schema to be used.
+* @param input The input to be parsed.
+* @param config The parse configuration.
+*
+* @returns The parsed input.
+*/
+function parse(schema, input, config$1) {
+	const dataset = schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
+	if (dataset.issues) throw new ValiError(dataset.issues);
+	return dataset.value;
+}
+
+//#endregion
+//#region src/methods/parse/parseAsync.ts
+/**
+* Parses an unknown input based on a schema.
+*
+* @param schema The schema to be used.
+* @param input The input to be parsed.
+* @param config The parse configuration.
+*
+* @returns The parsed input.
+*/
+async function parseAsync(schema, input, config$1) {
+	const dataset = await schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
+	if (dataset.issues) throw new ValiError(dataset.issues);
+	return dataset.value;
+}
+
+//#endregion
+//#region src/methods/parser/parser.ts
+/* @__NO_SIDE_EFFECTS__ */
+function parser(schema, config$1) {
+	const func = (input) => parse(schema, input, config$1);
+	func.schema = schema;
+	func.config = config$1;
+	return func;
+}
+
+//#endregion
+//#region src/methods/parser/parserAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function parserAsync(schema, config$1) {
+	const func = (input) => parseAsync(schema, input, config$1);
+	func.schema = schema;
+	func.config = config$1;
+	return func;
+}
+
+//#endregion
+//#region src/methods/partial/partial.ts
+/* @__NO_SIDE_EFFECTS__ */
+function partial(schema, keys) {
+	const entries$1 = {};
+	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ optional(schema.entries[key]) : schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/partial/partialAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function partialAsync(schema, keys) {
+	const entries$1 = {};
+	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ optionalAsync(schema.entries[key]) : schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/pick/pick.ts
+/**
+* Creates a modified copy of an object schema that contains only the selected
+* entries.
+*
+* @param schema The schema to pick from.
+* @param keys The selected entries.
+*
+* @returns An object schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function pick(schema, keys) {
+	const entries$1 = {};
+	for (const key of keys) entries$1[key] = schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/pipe/pipe.ts
+/* @__NO_SIDE_EFFECTS__ */
+function pipe(...pipe$1) {
+	return _standardSchema({
+		...pipe$1[0],
+		pipe: pipe$1,
+		"~run"(dataset, config$1) {
+			for (const item of pipe$1) if (item.kind !== "metadata") {
+				if (dataset.issues && (item.kind === "schema" || item.kind === "transformation")) {
+					dataset.typed = false;
+					break;
+				}
+				if (!dataset.issues || !config$1.abortEarly && !config$1.abortPipeEarly) dataset = item["~run"](dataset, config$1);
+			}
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/pipe/pipeAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function pipeAsync(...pipe$1) {
+	return _standardSchema({
+		...pipe$1[0],
+		pipe: pipe$1,
+		async: true,
+		async "~run"(dataset, config$1) {
+			for (const item of pipe$1) if (item.kind !== "metadata") {
+				if (dataset.issues && (item.kind === "schema" || item.kind === "transformation")) {
+					dataset.typed = false;
+					break;
+				}
+				if (!dataset.issues || !config$1.abortEarly && !config$1.abortPipeEarly) dataset = await item["~run"](dataset, config$1);
+			}
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/required/required.ts
+/* @__NO_SIDE_EFFECTS__ */
+function required(schema, arg2, arg3) {
+	const keys = Array.isArray(arg2) ? arg2 : void 0;
+	const message$1 = Array.isArray(arg2) ? arg3 : arg2;
+	const entries$1 = {};
+	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ nonOptional(schema.entries[key], message$1) : schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/required/requiredAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function requiredAsync(schema, arg2, arg3) {
+	const keys = Array.isArray(arg2) ? arg2 : void 0;
+	const message$1 = Array.isArray(arg2) ? arg3 : arg2;
+	const entries$1 = {};
+	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ nonOptionalAsync(schema.entries[key], message$1) : schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/safeParse/safeParse.ts
+/**
+* Parses an unknown input based on a schema.
+*
+* @param schema The schema to be used.
+* @param input The input to be parsed.
+* @param config The parse configuration.
+*
+* @returns The parse result.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function safeParse(schema, input, config$1) {
+	const dataset = schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
+	return {
+		typed: dataset.typed,
+		success: !dataset.issues,
+		output: dataset.value,
+		issues: dataset.issues
+	};
+}
+
+//#endregion
+//#region src/methods/safeParse/safeParseAsync.ts
+/**
+* Parses an unknown input based on a schema.
+*
+* @param schema The schema to be used.
+* @param input The input to be parsed.
+* @param config The parse configuration.
+*
+* @returns The parse result.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+async function safeParseAsync(schema, input, config$1) {
+	const dataset = await schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
+	return {
+		typed: dataset.typed,
+		success: !dataset.issues,
+		output: dataset.value,
+		issues: dataset.issues
+	};
+}
+
+//#endregion
+//#region src/methods/safeParser/safeParser.ts
+/* @__NO_SIDE_EFFECTS__ */
+function safeParser(schema, config$1) {
+	const func = (input) => /* @__PURE__ */ safeParse(schema, input, config$1);
+	func.schema = schema;
+	func.config = config$1;
+	return func;
+}
+
+//#endregion
+//#region src/methods/safeParser/safeParserAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function safeParserAsync(schema, config$1) {
+	const func = (input) => /* @__PURE__ */ safeParseAsync(schema, input, config$1);
+	func.schema = schema;
+	func.config = config$1;
+	return func;
+}
+
+//#endregion
+//#region src/methods/summarize/summarize.ts
+/**
+* Summarize the error messages of issues in a pretty-printable multi-line string.
+*
+* @param issues The list of issues.
+*
+* @returns A summary of the issues.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function summarize(issues) {
+	let summary = "";
+	for (const issue of issues) {
+		if (summary) summary += "\n";
+		summary += `× ${issue.message}`;
+		const dotPath = /* @__PURE__ */ getDotPath(issue);
+		if (dotPath) summary += `\n  → at ${dotPath}`;
+	}
+	return summary;
+}
+
+//#endregion
+//#region src/methods/unwrap/unwrap.ts
+/**
+* Unwraps the wrapped schema.
+*
+* @param schema The schema to be unwrapped.
+*
+* @returns The unwrapped schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function unwrap(schema) {
+	return schema.wrapped;
+}
+
+//#endregion
+
 
 /***/ })
 

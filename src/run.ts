@@ -1,36 +1,24 @@
 import { appendFile } from 'node:fs/promises'
-import { homedir, tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { dirname } from 'node:path'
 import * as core from '@actions/core'
-import { adviceFor, adviceForDisk } from './actions/advice.ts'
+import { adviceFor } from './actions/advice.ts'
 import { declareArtifacts } from './actions/artifacts.ts'
-import { cancellation, isCancelled } from './actions/cancel.ts'
+import { isCancelled } from './actions/cancel.ts'
 import { jobLog } from './actions/log.ts'
 import { type Environment, readWorkflow } from './context.ts'
-import { ActionError, DiskError, messageOf } from './errors.ts'
+import { ActionError } from './errors.ts'
 import { diskFailure } from './fs/disk.ts'
-import { createHttp, type Http } from './http/client.ts'
 import { inputOf } from './inputs/field.ts'
 import { type Inputs, readInputs } from './inputs/inputs.ts'
-import { readTokenLogin } from './inputs/token.ts'
 import { reportSilence } from './log.ts'
-import { build } from './modes/build.ts'
 import { summarizeFailure } from './modes/failure-summary.ts'
-import { merge } from './modes/merge.ts'
 import type { Result } from './modes/mode.ts'
-import { type PhaseTimer, startPhases } from './modes/phases.ts'
-import { plan } from './modes/plan.ts'
-import { verify } from './modes/verify.ts'
+import { startPhases } from './modes/phases.ts'
 import { findNixVersion } from './nix/nix.ts'
 import { platformOf } from './nix/system.ts'
 import { formatPlatform } from './oci/platform.ts'
 import { formatReference, formatRepository, type Repository } from './oci/reference.ts'
-import { waitUnlessCancelled } from './process/cancellation.ts'
-import { createRegistry } from './registry/client.ts'
-import { credentialsFrom, withFallback } from './registry/credentials.ts'
-import type { Registry } from './registry/registry.ts'
-import { RegistryError } from './registry/registry-error.ts'
-import { observeWrites, type RegistryWrite } from './registry/writes.ts'
+import { explainError, type Progress, runMode } from './run-mode.ts'
 import { withoutSecrets } from './secrets.ts'
 import { withoutEscapes, withoutHidden } from './text.ts'
 import { VERSION } from './version.ts'
@@ -54,7 +42,7 @@ export async function run(env: Environment): Promise<number> {
   } catch (error) {
     // The signal handler ends the process after its child processes.
     if (isCancelled()) return new Promise(() => undefined)
-    const failure = await explainError(error, env)
+    const failure = await explainError(error, env, (one) => adviceFor(one, inputOf(env, 'mode')))
     jobLog.error(failure.message)
     if (error instanceof Error) jobLog.debug(error.stack ?? error.message)
     if (wantsSummary(env)) await writeSummary(summarizeFailedStep(failure, step, env), env, false)
@@ -74,19 +62,16 @@ async function runStep(env: Environment, step: Step): Promise<ActionError | unde
   step.inputs = inputs
   for (const notice of inputs.notices) jobLog.notice(notice)
   for (const note of inputs.notes) jobLog.info(note)
-  const { outputs, summary, artifacts = [], failure } = await runMode(inputs, env, step)
+  const { outputs, summary, artifacts = [], failure } = await runMode(inputs, env, readWorkflow(env), jobLog, step)
   await writeOutputs(outputs, env)
   for (const warning of await declareArtifacts(artifacts, env)) jobLog.warning(warning)
   if (inputs.summary) await writeSummary(summary, env, failure === undefined)
   return failure
 }
 
-/** The state of a run, for the summary of a failure. */
-interface Step {
+interface Step extends Progress {
   /** Absent until they have been read. */
   inputs?: Inputs
-  readonly phases: PhaseTimer
-  readonly writes: RegistryWrite[]
 }
 
 /** Returns the first line of the log, which bug reports need. Merge does not run Nix. */
@@ -173,60 +158,3 @@ function forSummary(text: string): string {
 
 /** In characters, of up to four bytes. The runner accepts at most 1 MiB. */
 const SUMMARY_LIMIT = 256 * 1024
-
-async function runMode(inputs: Inputs, env: Environment, { phases, writes }: Step): Promise<Result> {
-  const wait = (milliseconds: number) => waitUnlessCancelled(milliseconds, cancellation.signal)
-  const http = createHttp({ log: jobLog, userAgent: 'nix-image-action', env, wait })
-  const onWrite = (write: RegistryWrite) => void writes.push(write)
-  const registry = observeWrites(openRegistry(http, inputs, env), onWrite)
-  const tools = { http, registry, log: jobLog, phases, onWrite, cancellation }
-  const workflow = readWorkflow(env)
-  switch (inputs.mode) {
-    case 'plan':
-      return plan(inputs, workflow, tools)
-    case 'build':
-      return build(inputs, workflow, tools)
-    case 'merge':
-      return merge(inputs, workflow, tools)
-    case 'verify':
-      return verify(inputs, workflow, tools)
-  }
-}
-
-function openRegistry(http: Http, inputs: Inputs, env: Environment): Registry {
-  const onSecret = (secret: string) => jobLog.mask(secret)
-  const runtime = env.XDG_RUNTIME_DIR && join(env.XDG_RUNTIME_DIR, 'containers', 'auth.json')
-  const files = {
-    docker: join(env.DOCKER_CONFIG || join(env.HOME || homedir(), '.docker'), 'config.json'),
-    podman: [env.REGISTRY_AUTH_FILE, runtime].flatMap((file) => file || []),
-  }
-  const credentials = withFallback(credentialsFrom(files, onSecret), readTokenLogin(env, inputs))
-  return createRegistry({ http, credentials, onSecret })
-}
-
-/** Returns an error with advice for the workflow. */
-async function explainError(error: unknown, env: Environment): Promise<ActionError> {
-  const { RUNNER_TEMP = tmpdir() } = env
-  if (!(error instanceof ActionError) && isShortage(error))
-    return explainError(await diskFailure("This step can't continue", RUNNER_TEMP, error), env)
-  if (!(error instanceof ActionError))
-    return new ActionError({ message: `This is a bug in nix-image-action. Please report it: ${messageOf(error)}` })
-  if (error instanceof DiskError) return withHint(error, adviceForDisk(error))
-  const advice = registryErrorIn(error)
-  return withHint(error, advice && adviceFor(advice, inputOf(env, 'mode')))
-}
-
-function withHint({ parts }: ActionError, more: string | undefined): ActionError {
-  return new ActionError({ ...parts, hint: [parts.hint, more].filter(Boolean).join('\n') })
-}
-
-/** Reports whether the runner has run out of disk space or file handles. */
-function isShortage(error: unknown): boolean {
-  return ['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE'].includes(String((error as NodeJS.ErrnoException | undefined)?.code))
-}
-
-/** Returns the registry error that caused an error, if it has no hint yet. */
-function registryErrorIn(error: unknown): RegistryError | undefined {
-  if (error instanceof RegistryError) return error.parts.hint === undefined ? error : undefined
-  return error instanceof ActionError ? registryErrorIn(error.cause) : undefined
-}

@@ -111,7 +111,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
       : await pushWithDocker({ ...pushing, onWrite }, registry, log)
     const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity))
     phases.enter('hand over')
-    await handOver(records, inputs.retentionDays, tempFolder, log)
+    await handOver(records, inputs.retentionDays, workflow, log)
     return reportBuild(images, records, { ...built, sbom, traffic: layers && trafficOf(layers) }, phases)
   })
 }
@@ -165,7 +165,7 @@ async function reuseImage(
   const kept = images.map((repository) => ({ ...image, repository }))
   const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity))
   phases.enter('hand over')
-  await handOver(records, inputs.retentionDays, workflow.tempFolder, log)
+  await handOver(records, inputs.retentionDays, workflow, log)
   const layers = image.own.blobs.length - 1
   const traffic = { sent, total: compressedSize(image), layers, reusedLayers: layers }
   const reused = unchanged ? 'as-is' : 'relabelled'

@@ -1,9 +1,8 @@
-import { type CommitComparison, compareCommits, type Relation } from '../actions/commits.ts'
+import type { Relation } from '../actions/commits.ts'
 import type { IndexAttestation } from '../attest/attest.ts'
 import { compressedSize, type ImageChanges } from '../changes/image-changes.ts'
 import { serializeChanges } from '../changes/report.ts'
 import { commitOfRun, type Workflow } from '../context.ts'
-import type { Http } from '../http/client.ts'
 import type { MergeInputs } from '../inputs/merge.ts'
 import type { JobLog, Log } from '../log.ts'
 import { type Annotation, placeAnnotations, REVISION, SOURCE } from '../oci/annotation.ts'
@@ -229,8 +228,7 @@ export type Relations = ReadonlyMap<string, Relation>
 export async function relateCommits(
   published: readonly PublishedTag[],
   origin: BuiltCommit['origin'],
-  comparison: Omit<CommitComparison, 'base'>,
-  http: Http,
+  compare: (base: string) => Promise<Relation>,
 ): Promise<Relations> {
   const bases = Map.groupBy(
     published.filter(({ revision }) => revision !== undefined),
@@ -240,7 +238,7 @@ export async function relateCommits(
     const source = first?.source
     if (source !== undefined && !sameSource(source, origin[SOURCE]))
       return [base, { unknown: `commit ${sanitizeLine(base)} is from another repository, ${sanitizeLine(source)}` }]
-    return [base, await compareCommits({ ...comparison, base }, http)]
+    return [base, await compare(base)]
   })
   return new Map(await Promise.all(relations))
 }

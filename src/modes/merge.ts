@@ -1,3 +1,4 @@
+import { compareCommits } from '../actions/commits.ts'
 import type { IndexAttestation } from '../attest/attest.ts'
 import { compareMembers } from '../changes/image-changes.ts'
 import { logChanges } from '../changes/report.ts'
@@ -212,9 +213,11 @@ async function readTags(
   { origin, head }: BuiltCommit,
   { token, allowOlder }: MergeInputs,
   { api, repository }: Workflow,
-  { registry, http }: Tools,
+  { registry, http, ...tools }: Tools,
 ): Promise<TagState> {
   const published = await readPublishedTags(registry, tags)
   if (allowOlder || head === undefined) return { published, relations: new Map() }
-  return { published, relations: await relateCommits(published, origin, { api, repository, token, head }, http) }
+  const compare = (base: string) =>
+    tools.compareCommits?.(base, head) ?? compareCommits({ api, repository, token, base, head }, http)
+  return { published, relations: await relateCommits(published, origin, compare) }
 }

@@ -1,3 +1,4 @@
+import type { Relation } from '../actions/commits.ts'
 import type { AttestRequest } from '../attest/attest.ts'
 import type { ActionError } from '../errors.ts'
 import type { Http } from '../http/client.ts'
@@ -18,6 +19,8 @@ export interface Tools {
   readonly onWrite: (write: RegistryWrite) => void
   /** Replaced by tests: the services that sign provenance. */
   readonly signing?: Pick<AttestRequest, 'services' | 'limits'>
+  /** Compares commits, in place of the API of the Git host. */
+  readonly compareCommits?: (base: string, head: string) => Promise<Relation>
   /** Absent if the work can't be cancelled. */
   readonly cancellation?: Cancellation
 }

@@ -7,6 +7,7 @@ import type { LayerFile } from '../image/source-image.ts'
 import { observeTarNames } from '../image/tar-names.ts'
 import { type Descriptor, type LayerFormat, layerFormat } from '../oci/manifest.ts'
 import { type Digest, type Repository, sameRepository, shortDigest } from '../oci/reference.ts'
+import { startMeter } from '../progress.ts'
 import { createSemaphore, settleAll } from '../promises.ts'
 import { putBlobEverywhere } from '../registry/copy.ts'
 import type { Registry } from '../registry/registry.ts'
@@ -85,13 +86,19 @@ export function startUploads(
   const blocks = createBlockSemaphore(compression)
   const store = createBlobStore(tempFolder)
   const pending: Promise<unknown>[] = []
+  const meter = startMeter('Push', 'layers')
+  let uploaded = 0
   let failure: unknown
 
   function track<Result>(work: Promise<Result>): Promise<Result> {
-    work.catch((error: unknown) => {
-      failure ??= error
-    })
     pending.push(work)
+    meter.update(uploaded, pending.length)
+    work.then(
+      () => meter.update(++uploaded, pending.length),
+      (error: unknown) => {
+        failure ??= error
+      },
+    )
     return work
   }
 
@@ -156,7 +163,7 @@ export function startUploads(
       onLayer(`${shortDigest(diffId)}: ${formatBytes(blob.size)}, already exists`)
       return { diffId, uploaded: Promise.resolve(reusedLayer(diffId, blob)) }
     },
-    settled: () => Promise.allSettled(pending),
+    settled: () => Promise.allSettled(pending).finally(meter.end),
   }
 }
 
