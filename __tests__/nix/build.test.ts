@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globa
 import { NixError } from '../../src/errors.ts'
 import { buildDerivation, buildInstallable, derivationTarget } from '../../src/nix/build.ts'
 import type { NixBuildCall } from '../../src/nix/failure.ts'
+import { PLAIN_SETUP } from '../support/nix.ts'
 
 const OUTPUT = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
 const REMINDER = 'Nix is still running'
@@ -57,7 +58,7 @@ async function nixIs(script: string): Promise<void> {
 
 function callOf(text: string): NixBuildCall {
   const system = 'x86_64-linux'
-  return { installable: { options: [], text, name: text }, nixArgs: [], folders: [], system, runnerSystem: system }
+  return { installable: { options: [], text, name: text }, nixArgs: [], folders: [], system, runnerSystem: system, setup: PLAIN_SETUP }
 }
 
 async function build(text = '.#app'): Promise<string> {

@@ -12,7 +12,7 @@ import type { BuildInputs } from '../inputs/build.ts'
 import type { JobLog } from '../log.ts'
 import { evaluateImage, storePathBeforeBuild } from '../nix/evaluate.ts'
 import { installableOf } from '../nix/installable.ts'
-import { storeFolder } from '../nix/store-path.ts'
+import { readNixSetup } from '../nix/setup.ts'
 import { platformOf } from '../nix/system.ts'
 import type { ImageConfig } from '../oci/manifest.ts'
 import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
@@ -49,8 +49,6 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const { runnerSystem, tempFolder } = workflow
   const platform = platformOf(system)
   const requested = installableOf(inputs, runnerSystem)
-  const local = await addLocalImage(requested, runnerSystem, log)
-  const installable = local ?? requested
   const revision = push ? await findRevision(inputs, workflow, log) : ''
   const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' }
   if (warning) log.warning(warning)
@@ -60,7 +58,11 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
     // First, because an evaluation may take long.
     push ? checkPushing(inputs, tag, platform, registry) : undefined,
   ])
-  const call = { installable, nixArgs, system, runnerSystem, folders: [storeFolder(), tempFolder] }
+  const setup = await readNixSetup({ system, runnerSystem }, nixArgs)
+  const local = await addLocalImage(requested, runnerSystem, setup, log)
+  const installable = local ?? requested
+  const folders = [setup.store.place, tempFolder]
+  const call = { installable, nixArgs, system, runnerSystem, setup, folders }
   const withRegistry = inputs.pushWith === 'registry'
   if (push) preloadArtifactClient()
   const [published, evaluation] = await Promise.all([
@@ -78,7 +80,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   if (unchanged !== undefined) return reuseImage(unchanged, inputs, identity, tools)
 
   const image = local
-    ? await findImageInStore(local.text, withRegistry, log)
+    ? await findImageInStore(local.text, setup.store, withRegistry, log)
     : await buildImage(call, evaluation, withRegistry, log)
   const { storePath } = image
   checkLoadable(image.source, inputs.pushWith)
@@ -93,7 +95,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
     }
     const pushing = { source, images: inputs.images, tag, platform, check }
     const { compression, labels } = inputs
-    const describing = { platform, images: inputs.images, previous, tempFolder }
+    const describing = { platform, images: inputs.images, previous, tempFolder, setup }
     const pending = inputs.sbom && withRegistry ? startSbom(source, describing, registry, log) : undefined
     const test = testOf(inputs, storePath, tempFolder, log)
     let sbom: PublishedSbom | undefined

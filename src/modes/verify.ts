@@ -5,7 +5,7 @@ import type { VerifyInputs } from '../inputs/verify.ts'
 import { evaluateImage } from '../nix/evaluate.ts'
 import type { NixBuildCall } from '../nix/failure.ts'
 import { installableOf } from '../nix/installable.ts'
-import { storeFolder } from '../nix/store-path.ts'
+import { readNixSetup } from '../nix/setup.ts'
 import { platformOf } from '../nix/system.ts'
 import { formatPlatform } from '../oci/platform.ts'
 import { formatReference } from '../oci/reference.ts'
@@ -62,11 +62,12 @@ async function buildConfig(
 ): Promise<CheckedBuild> {
   const { system, nixArgs } = inputs
   const requested = installableOf(inputs, runnerSystem)
-  const local = await addLocalImage(requested, runnerSystem, log)
-  const folders = [storeFolder(), tempFolder]
-  const call: NixBuildCall = { installable: local ?? requested, nixArgs, system, runnerSystem, folders }
+  const setup = await readNixSetup({ system, runnerSystem }, nixArgs)
+  const local = await addLocalImage(requested, runnerSystem, setup, log)
+  const folders = [setup.store.place, tempFolder]
+  const call: NixBuildCall = { installable: local ?? requested, nixArgs, system, runnerSystem, setup, folders }
   const image = local
-    ? await findImageInStore(local.text, true, log)
+    ? await findImageInStore(local.text, setup.store, true, log)
     : await buildImage(call, await evaluateImage(call, log), true, log)
   return withReadableSource(image, call, tempFolder, log, async (source) => {
     const { configBytes } = await checkImage(source, platformOf(system))
