@@ -44,7 +44,7 @@ function recipeOf(paths: readonly string[], changes: Partial<LayerRecipe> = {}):
 }
 
 function readLayer(recipe: LayerRecipe): Promise<Buffer> {
-  return buffer(copies(readStoreLayer(recipe, { place: join(root, STORE) })))
+  return buffer(copies(readStoreLayer(recipe, { place: join(root, recipe.storeDir) })))
 }
 
 /** Copies the chunks, each of which is valid only until the next one is read. */

@@ -58,7 +58,14 @@ async function nixIs(script: string): Promise<void> {
 
 function callOf(text: string): NixBuildCall {
   const system = 'x86_64-linux'
-  return { installable: { options: [], text, name: text }, nixArgs: [], folders: [], system, runnerSystem: system, setup: PLAIN_SETUP }
+  return {
+    installable: { options: [], text, name: text },
+    nixArgs: [],
+    folders: [],
+    system,
+    runnerSystem: system,
+    setup: PLAIN_SETUP,
+  }
 }
 
 async function build(text = '.#app'): Promise<string> {

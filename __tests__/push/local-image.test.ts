@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { addLocalImage } from '../../src/push/local-image.ts'
-import { PLAIN_SETUP } from '../support/nix.ts'
 import { makeArchive } from '../support/image.ts'
 import { makeLayout, storeLayout } from '../support/layout.ts'
+import { PLAIN_SETUP } from '../support/nix.ts'
 
 const { PATH } = process.env
 const directory = process.cwd()

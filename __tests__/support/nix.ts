@@ -3,13 +3,15 @@ import { join } from 'node:path'
 import type { NixSetup } from '../../src/nix/setup.ts'
 import { storeInPlace } from '../../src/nix/store-path.ts'
 
-// No substituters: Nix uses no network. No build users and no sandbox: neither needs root.
+// No substituters: Nix uses no network. No build users and no sandbox: neither needs root. Other systems without emulation:
+// the builds only pack files.
 const configuration = `\
 experimental-features = nix-command flakes
 sandbox = false
 build-users-group =
 substituters =
 flake-registry =
+extra-platforms = x86_64-linux aarch64-linux armv7l-linux riscv64-linux
 `
 
 /**

@@ -42,8 +42,11 @@ export async function buildImage(
   for (const warning of warnings) log.warning(warning)
   for (const note of notes) log.info(note)
   const { name } = call.installable
+  if (evaluation !== undefined) logIgnoredSettings(evaluation.ignoredSettings, log)
   const complete = () =>
-    runLogged(name, call, log, () => (evaluation ? buildDerivation(call, evaluation) : buildInstallable(call)))
+    runLogged(name, call, evaluation, log, () =>
+      evaluation ? buildDerivation(call, evaluation) : buildInstallable(call),
+    )
   const isDescribed = evaluation !== undefined && (evaluation.conf ?? evaluation.stream) !== undefined
   const described = mayDescribe && isDescribed ? await buildDescribed(call, evaluation, log) : undefined
   const storePath = described?.storePath ?? (await complete())
@@ -91,7 +94,7 @@ async function buildDescription(call: NixBuildCall, evaluation: Evaluation, log:
   const unrelated = await unrelatedDescription(evaluation, store)
   if (unrelated !== undefined) throw new NotDescribed(unrelated)
   const build = (derivation: string) =>
-    runLogged(`the layers of ${call.installable.name}`, call, log, () =>
+    runLogged(`the layers of ${call.installable.name}`, call, evaluation, log, () =>
       buildDerivation(call, { ...evaluation, derivation, output: 'out' }),
     )
   if (conf !== undefined) return readLayeredImage(await build(conf), store)
@@ -162,13 +165,24 @@ function logNotDescribed(error: unknown, name: string, log: JobLog): void {
 async function runLogged(
   what: string,
   { system }: NixBuildCall,
+  evaluation: Evaluation | undefined,
   log: JobLog,
   build: () => Promise<Built>,
 ): Promise<string> {
   const { storePath, ignoredSettings } = await log.groupToolOutput(`Build ${what} for ${system}`, build)
   log.info(`Nix built ${storePath}`)
-  if (ignoredSettings.length > 0) log.info(explainIgnoredSettings(ignoredSettings))
+  logIgnoredSettings(
+    ignoredSettings.filter((name) => !evaluation?.ignoredSettings.includes(name)),
+    log,
+  )
   return storePath
+}
+
+/** Logs settings that Nix ignores, as a notice if it does not use a cache for that reason. */
+function logIgnoredSettings(names: readonly string[], log: JobLog): void {
+  if (names.length === 0) return
+  if (names.some((name) => /substituters$|trusted-public-keys$/.test(name))) log.notice(explainIgnoredSettings(names))
+  else log.info(explainIgnoredSettings(names))
 }
 
 /**

@@ -7,10 +7,7 @@ import { isStorePath, placeOnDisk, type StoreFolder, storeInPlace } from './stor
 const DERIVATION_LIMIT = 16 * 1024 * 1024
 
 /** Reads a derivation, if the path is a file in the store: a flake can set its `drvPath` to anything. */
-export async function readDerivation(
-  path: string,
-  store: StoreFolder = storeInPlace(),
-): Promise<string | undefined> {
+export async function readDerivation(path: string, store: StoreFolder = storeInPlace()): Promise<string | undefined> {
   if (!isStorePath(path)) return undefined
   const place = placeOnDisk(path, store)
   try {

@@ -11,6 +11,7 @@ import {
 import {
   addActivity,
   announceActivities,
+  completed,
   formatProgress,
   NO_PROGRESS,
   type Progress,
@@ -88,9 +89,12 @@ export function remind(log: NixLog, now: number): Read {
   return { log: { ...log, shownAt: now, shownProgress: { at: now, line: progress } }, shown: [shown] }
 }
 
-/** Returns the last progress line, unless it was shown before. */
+/**
+ * Returns the last progress line of a run that succeeded, unless it was shown before. Lix does not report its last
+ * activities: it stops to report progress when they end (`Worker::run` in worker.cc).
+ */
 export function endNixLog({ progress, shownProgress }: NixLog): readonly string[] {
-  const line = formatProgress(progress)
+  const line = formatProgress(completed(progress))
   return line === undefined || line === shownProgress.line ? [] : [line]
 }
 

@@ -10,6 +10,7 @@ import type { NixBuildCall } from './failure.ts'
 import { storePlaceOf } from './installable.ts'
 import { runNix } from './nix.ts'
 import type { StoreFolder } from './store-path.ts'
+import { SYSTEMS } from './system.ts'
 
 /** The findings before a build starts. */
 export interface PreflightReport {
@@ -63,7 +64,8 @@ async function checkEmulation(
   { system: wanted, runnerSystem, setup }: NixBuildCall,
   root: string,
 ): Promise<PreflightReport> {
-  if (setup.hasBuilder && system === wanted) return NOTHING
+  // Nix itself builds some derivations, whose system is `builtin`.
+  if (!SYSTEMS.includes(system) || (setup.hasBuilder && system === wanted)) return NOTHING
   const runs = await canRun(system, runnerSystem, root)
   if (runs === true) return NOTHING
   const exception = setup.platformConfigured ? 'the build only packs files' : 'a cache has the image'

@@ -65,6 +65,12 @@ export function stopActivity(progress: Progress, id: string): Progress {
   })
 }
 
+/** Returns the progress of a run that has done all that it expected. */
+export function completed(progress: Progress): Progress {
+  const all = (tally: Tally): Tally => ({ ...NOTHING, done: totalOf(tally).expected })
+  return { builds: all(progress.builds), copies: all(progress.copies), bytes: all(progress.bytes) }
+}
+
 /** Formats the progress as a line. Returns undefined if there is nothing to build or fetch. */
 export function formatProgress({ builds, copies, bytes }: Progress): string | undefined {
   const [built, fetched] = [totalOf(builds), totalOf(copies)]

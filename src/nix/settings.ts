@@ -44,14 +44,14 @@ const SHOWN = v.object({
 export function parseSettings(json: string): NixSettings {
   const shown = readJson(SHOWN, json)
   if (!shown.ok) return UNKNOWN
-  const valueOf = (name: keyof v.InferOutput<typeof SHOWN>) => shown.value[name]?.value
+  const setting = (name: keyof v.InferOutput<typeof SHOWN>) => shown.value[name]?.value
   const text = (value: unknown, other: string) => (typeof value === 'string' ? value : other)
   const list = (value: unknown) => (v.is(v.array(v.string()), value) ? value : undefined)
   return {
-    store: text(valueOf('store'), UNKNOWN.store),
-    builders: text(valueOf('builders'), ''),
-    extraPlatforms: list(valueOf('extra-platforms')) ?? [],
-    systemFeatures: list(valueOf('system-features')),
+    store: text(setting('store'), UNKNOWN.store),
+    builders: text(setting('builders'), ''),
+    extraPlatforms: list(setting('extra-platforms')) ?? [],
+    systemFeatures: list(setting('system-features')),
   }
 }
 

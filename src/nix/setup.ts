@@ -72,7 +72,10 @@ export interface StoreCircumstances {
  * https://nix.dev/manual/nix/2.34/store/types/local-store
  * @param url as in Nix's setting `store`: the default, `auto`, is a store in the user's home if there is no other one
  */
-export function locateStore(url: string, { storeFolder, withoutSystemStore, dataFolder }: StoreCircumstances): StoreFolder {
+export function locateStore(
+  url: string,
+  { storeFolder, withoutSystemStore, dataFolder }: StoreCircumstances,
+): StoreFolder {
   const [, base = '', query = ''] = /^([^?]*)\??(.*)$/s.exec(url) ?? []
   const parameters = new URLSearchParams(query.replaceAll('+', '%2B'))
   const name = parameters.get('store') || storeFolder
