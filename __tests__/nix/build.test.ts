@@ -127,7 +127,7 @@ test('settings that Nix ignored in the evaluation are reported with the build, e
   await nixIs('echo "error: no" >&2; exit 1')
   const failing = buildDerivation(callOf('.#app'), evaluated)
   await expect(whileBuilding(failing, () => undefined)).rejects.toThrow(
-    "Nix ignores settings in the flake's nixConfig: a, b. If you trust the flake, allow them:",
+    "Nix ignores settings in the flake's nixConfig: a, b. To apply them, set `nix-args: --accept-flake-config`",
   )
 })
 

@@ -65,10 +65,10 @@ export function stopActivity(progress: Progress, id: string): Progress {
   })
 }
 
-/** Returns the progress of a run that has done all that it expected. */
-export function completed(progress: Progress): Progress {
-  const all = (tally: Tally): Tally => ({ ...NOTHING, done: totalOf(tally).expected })
-  return { builds: all(progress.builds), copies: all(progress.copies), bytes: all(progress.bytes) }
+/** Returns the progress with at least a number of builds done. */
+export function withBuildsDone(progress: Progress, count: number): Progress {
+  const missing = count - totalOf(progress.builds).done
+  return missing > 0 ? { ...progress, builds: { ...progress.builds, done: progress.builds.done + missing } } : progress
 }
 
 /** Formats the progress as a line. Returns undefined if there is nothing to build or fetch. */
