@@ -64,7 +64,7 @@ describe('with a remote builder', () => {
         [ ${PARTS.map((part) => `"${part}"`).join(' ')} ]);
     in {
       packages.riscv64-linux = parts // {
-        image = made "image.tar" (parts // { args = [ "-c" ": $\{one}; tar -cf $out --files-from /dev/null" ]; });
+        image = made "image.tar" (parts // { args = [ "-c" "tar -cf $out --files-from /dev/null" ]; });
       };
     };
   }`
@@ -92,8 +92,8 @@ describe('with a remote builder', () => {
       expect(log).toMatch(new RegExp(`building '\\S+-${name}\\.drv' on 'local.*builder'`))
     expect(log).not.toMatch(/building '\S+'(?! on )/)
     expect(warnings).toEqual([])
-    // The image is an empty tar, which is the only error.
-    expect(errors).toEqual([expect.stringContaining('manifest.json')])
+    // An empty tar is not an image, which is the only error.
+    expect(errors).toEqual([expect.stringContaining('is not an image')])
   })
 
   test('that can’t be reached, the error does not suggest emulation', async () => {
@@ -133,14 +133,21 @@ describe('in a store below another root', () => {
   })
 
   test('the layers of a description are read, and its SBOM lists their hashes', async () => {
-    const flake = await layeredFlake(lab, '{ app = image { }; conf = (image { }).conf; }')
+    const flake = await layeredFlake(lab, '{ app = image { }; conf = (image { }).stream.conf; }')
     const { env, url } = await rootless(flake, ['packages.x86_64-linux.conf'])
-    const inputs = { attribute: 'app', 'nix-args': `--store ${url}` }
+    const inputs = { image: `${lab.registry.host}/owner/layered`, attribute: 'app', 'nix-args': `--store\n${url}` }
     const step = passed(await lab.build('x86_64-linux', { cwd: flake, env, inputs }))
     expect(step.log).not.toContain('instead of its description')
     const { manifest } = await readPushed(step.outputs.image)
     expect(manifest.layers.length).toBeGreaterThan(1)
     expect(step.log).not.toContain('without hashes')
+  })
+
+  test('a script is not run, because the programs that it names are not found', async () => {
+    const { env, url } = await rootless(lab.hello, ['packages.x86_64-linux.streamedImage'])
+    const inputs = { attribute: 'streamedImage', push: 'false' }
+    const { errors } = await lab.build('x86_64-linux', { env: { ...env, NIX_REMOTE: url }, inputs })
+    expect(errors).toEqual([expect.stringMatching(/is a script that runs programs in .*\n.*buildLayeredImage/)])
   })
 
   test('a local archive is added to that store, and pushed', async () => {
@@ -151,7 +158,11 @@ describe('in a store below another root', () => {
     const archive = join(url.replace('local?root=', ''), 'nix/store', path.split('/').at(-1) ?? '')
     const cwd = await mkdtemp(join(lab.folder, 'archive-'))
     await run('cp', [archive, join(cwd, 'image.tar.gz')])
-    const inputs = { installable: './image.tar.gz', 'nix-args': `--store ${url}` }
+    const inputs = {
+      image: `${lab.registry.host}/owner/local`,
+      installable: './image.tar.gz',
+      'nix-args': `--store\n${url}`,
+    }
     const step = passed(await lab.build('x86_64-linux', { cwd, env, inputs }))
     expect(step.outputs['store-path']).toMatch(/-image\.tar\.gz$/)
     expect(await exists(step.outputs['store-path'])).toBe(false)
