@@ -94,9 +94,9 @@ describe('the error for a file in a submodule says how to include it', () => {
     const env = { GIT_CONFIG_COUNT: '1', GIT_CONFIG_KEY_0: 'protocol.file.allow', GIT_CONFIG_VALUE_0: 'always' }
     const inputs = { attribute: 'inSubmodule', push: 'false', flake: '.?submodules=1' }
     const { errors, log } = await lab.build('x86_64-linux', { cwd: repository, env, inputs })
-    // The derivation of the test does not build anything.
     expect(log).toContain('##[group]Build .?submodules=1#packages.x86_64-linux.inSubmodule')
-    expect(errors.join()).not.toContain('submodule')
+    // The derivation of the test writes no image.
+    expect(errors).toEqual([expect.not.stringContaining('does not see')])
   })
 })
 
