@@ -11,7 +11,7 @@ sandbox = false
 build-users-group =
 substituters =
 flake-registry =
-extra-platforms = x86_64-linux aarch64-linux armv7l-linux riscv64-linux
+extra-platforms = x86_64-linux i686-linux aarch64-linux armv7l-linux riscv64-linux
 `
 
 /**
