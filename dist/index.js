@@ -47524,22 +47524,23 @@ function totalTime(times) {
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   Bi: () => (/* binding */ localFlake),
 /* harmony export */   Id: () => (/* binding */ sourceFolder),
 /* harmony export */   pV: () => (/* binding */ findRevision)
 /* harmony export */ });
 /* unused harmony export chooseRevision */
 /* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(76760);
 /* harmony import */ var _context_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(86048);
-/* harmony import */ var _nix_store_path_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(13756);
-/* harmony import */ var _process_git_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(18209);
+/* harmony import */ var _nix_installable_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(86752);
+/* harmony import */ var _nix_store_path_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(13756);
+/* harmony import */ var _process_git_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(18209);
+
 
 
 
 
 async function findRevision(source, workflow, log) {
     const folder = sourceFolder(source);
-    const revision = chooseRevision(folder === undefined ? undefined : await (0,_process_git_js__WEBPACK_IMPORTED_MODULE_3__/* .readHead */ .zy)(folder), workflow);
+    const revision = chooseRevision(folder === undefined ? undefined : await (0,_process_git_js__WEBPACK_IMPORTED_MODULE_4__/* .readHead */ .zy)(folder), workflow);
     if (revision !== (0,_context_js__WEBPACK_IMPORTED_MODULE_1__/* .commitOfRun */ .Cx)(workflow) && workflow.revision !== '')
         log.notice(`Building commit ${revision}, which is checked out, instead of the commit of this run, ${workflow.revision} (GITHUB_SHA). The tag, the revision and the order of commits use the commit that is built.`);
     return revision;
@@ -47551,17 +47552,13 @@ function sourceFolder({ flake, installable, file }) {
     if (file !== '')
         return /^(https?:|<)/.test(file) ? undefined : (0,node_path__WEBPACK_IMPORTED_MODULE_0__.dirname)(file);
     if (installable === '')
-        return localFlake(flake);
+        return (0,_nix_installable_js__WEBPACK_IMPORTED_MODULE_2__/* .localFlake */ .Bi)(flake);
     if (installable.includes('#'))
-        return localFlake(installable.replace(/#.*$/s, '') || '.');
-    if ((0,_nix_store_path_js__WEBPACK_IMPORTED_MODULE_2__/* .isStorePath */ .zP)(installable))
+        return (0,_nix_installable_js__WEBPACK_IMPORTED_MODULE_2__/* .localFlake */ .Bi)(installable.replace(/#.*$/s, '') || '.');
+    if ((0,_nix_store_path_js__WEBPACK_IMPORTED_MODULE_3__/* .isStorePath */ .zP)(installable))
         return '.';
-    const path = /^[^:]*\//.test(installable) ? installable : localFlake(installable);
+    const path = /^[^:]*\//.test(installable) ? installable : (0,_nix_installable_js__WEBPACK_IMPORTED_MODULE_2__/* .localFlake */ .Bi)(installable);
     return path === undefined || /^\.\.?\/?$/.test(path) ? path : (0,node_path__WEBPACK_IMPORTED_MODULE_0__.dirname)(path);
-}
-function localFlake(reference) {
-    const path = reference.replace(/\?.*$/s, '').replace(/^(?:path|git\+file):(?:\/\/)?/, '');
-    return path.startsWith('.') || path.startsWith('/') ? path : undefined;
 }
 
 
@@ -47669,11 +47666,87 @@ function withoutCredentials(text) {
 
 /***/ }),
 
+/***/ 86752:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Bi: () => (/* binding */ localFlake),
+/* harmony export */   Lz: () => (/* binding */ installableOf),
+/* harmony export */   Vh: () => (/* binding */ flakeOf),
+/* harmony export */   u0: () => (/* binding */ storePlaceOf),
+/* harmony export */   w4: () => (/* binding */ attributeOf)
+/* harmony export */ });
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(452);
+/* harmony import */ var _store_path_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(13756);
+
+
+function installableOf(inputs, runnerSystem) {
+    const { system, flake, attribute, installable, file } = inputs;
+    if (file !== '')
+        return {
+            options: fileOptions(inputs, runnerSystem),
+            text: attribute,
+            name: attribute === '' ? file : `${attribute} of ${file}`,
+        };
+    const text = installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`;
+    refusePartOfStorePath(text);
+    return { options: [], text, name: text };
+}
+function storePlaceOf({ options, text }) {
+    if (options.length > 0 || text.includes('#') || !text.includes('/'))
+        return undefined;
+    return (0,_store_path_js__WEBPACK_IMPORTED_MODULE_1__/* .placeInStore */ .cB)(text.replace(/\^[^/]*$/, ''));
+}
+function flakeOf({ options, text }) {
+    return options.length > 0 ? undefined : text.replace(/#.*$/s, '').replace(/\^[^/]*$/, '') || '.';
+}
+function localFlake(reference) {
+    const path = reference.replace(/\?.*$/s, '').replace(/^(?:path|git\+file):(?:\/\/)?/, '');
+    return path.startsWith('.') || path.startsWith('/') ? path : undefined;
+}
+function refusePartOfStorePath(text) {
+    const place = storePlaceOf({ options: [], text });
+    if (!place?.below)
+        return;
+    throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .NixError */ .Yq({
+        message: `The input \`installable\` is "${text}", which is inside of ${place.storePath}: Nix can't build a part of a store path`,
+        hint: 'Set `installable` to the attribute of the image, or to the store path itself if it contains only one image.',
+    });
+}
+function fileOptions({ file, system, nixArgs }, runnerSystem) {
+    const argument = valueAfter(nixArgs, '--argstr', 'system');
+    const expression = valueAfter(nixArgs, '--arg', 'system') ?? valueAfter(nixArgs, '--arg-from-file', 'system');
+    const option = valueAfter(nixArgs, '--option', 'system') ?? valueAfter(nixArgs, '--system');
+    const current = option ?? argument ?? (expression === undefined ? system : runnerSystem);
+    return [
+        '--file',
+        file,
+        ...(argument === undefined && expression === undefined ? ['--argstr', 'system', system] : []),
+        ...(current !== runnerSystem && option === undefined ? ['--option', 'system', current] : []),
+        ...(current !== runnerSystem ? ['--option', 'extra-platforms', runnerSystem] : []),
+    ];
+}
+function valueAfter(args, ...sequence) {
+    const at = args.findLastIndex((_, start) => sequence.every((word, offset) => args[start + offset] === word));
+    return at < 0 ? undefined : args[at + sequence.length];
+}
+function attributeOf({ options, text, name }, attribute) {
+    const plain = text.replace(/\^[^#]*$/, '');
+    if (options.length > 0) {
+        const path = plain === '' ? attribute : `${plain}.${attribute}`;
+        return { options, text: path, name: `${path} of ${options[1]}` };
+    }
+    const whole = /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`;
+    return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` };
+}
+
+
+/***/ }),
+
 /***/ 83020:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   DK: () => (/* binding */ foreignOptions),
 /* harmony export */   Kd: () => (/* binding */ errorIn),
 /* harmony export */   T8: () => (/* binding */ findNixVersion),
 /* harmony export */   dI: () => (/* binding */ runNix),
@@ -47711,9 +47784,6 @@ function nixMissing() {
         hint: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
     });
 }
-function foreignOptions({ system, runnerSystem }) {
-    return system === runnerSystem ? [] : ['--option', 'extra-platforms', system];
-}
 function errorIn(log) {
     const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
     return (0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitizeLine */ .g$)(errors.at(-1) ?? (0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .lastLines */ .w$)(log, 3));
@@ -47727,7 +47797,9 @@ function errorIn(log) {
 
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
 /* harmony export */   IS: () => (/* binding */ storeFolder),
+/* harmony export */   OS: () => (/* binding */ storeInPlace),
 /* harmony export */   cB: () => (/* binding */ placeInStore),
+/* harmony export */   sV: () => (/* binding */ placeOnDisk),
 /* harmony export */   zP: () => (/* binding */ isStorePath)
 /* harmony export */ });
 /* harmony import */ var node_fs__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(73024);
@@ -47735,6 +47807,12 @@ function errorIn(log) {
 
 
 const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/;
+function placeOnDisk(path, { name, place }) {
+    return path.startsWith(`${name}/`) ? place + path.slice(name.length) : path;
+}
+function storeInPlace() {
+    return { name: storeFolder(), place: storeFolder() };
+}
 function storeFolder() {
     return process.env.NIX_STORE_DIR || '/nix/store';
 }
@@ -48772,7 +48850,7 @@ function isSystem(text) {
 
 /***/ }),
 
-/***/ 88492:
+/***/ 34737:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -51531,70 +51609,42 @@ function watchLoad(docker, silence) {
 }
 const LOAD_SPEED = 10_000;
 
-;// CONCATENATED MODULE: ./lib/nix/explain.js
-
-
-function explainBuildFailure(log, context) {
-    const lines = log.split('\n').map((line) => line.slice(0, LINE_LENGTH));
-    for (const { pattern, hint } of SYMPTOMS) {
-        for (const line of lines) {
-            const match = pattern.exec(line);
-            if (match !== null)
-                return hint(context, match);
-        }
-    }
-    return undefined;
-}
-const LINE_LENGTH = 2000;
-const REQUIRED = "(?:[Aa] '[^']{1,100}' with features \\{(?=[^}]{0,300}\\} is required to build)|[Rr]equired (?:system: '[^']{1,100}' with )?features:? \\{)[^}]{0,300}";
-const ALLOW_KVM = `Use a runner that has /dev/kvm, and add the feature to Nix:
-  - uses: cachix/install-nix-action@v31
-    with:
-      extra_nix_config: extra-system-features = kvm`;
-const SYMPTOMS = [
-    {
-        pattern: /No space left on device/i,
-        hint: ({ space }) => `The disk is full${space === undefined ? '' : ` (now ${space})`}. ${lib_advice/* MORE_SPACE */.p8}`,
-    },
-    {
-        pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
-        hint: () => `The build needs a virtual machine (for \`runAsRoot\` or a VM test). ${ALLOW_KVM}`,
-    },
-    {
-        pattern: /[Aa] '([^']{1,100})' with features \{[^}]{0,300}\} is required to build|[Rr]equired system: '([^']{1,100})'|[Rr]equired features: \{/,
-        hint: ({ runnerSystem, system: wanted = runnerSystem }, match) => {
-            const system = match[1] ?? match[2] ?? runnerSystem;
-            if (system.endsWith('-darwin') && system !== runnerSystem)
-                return `A dependency of the image is built for macOS (${system}), but images run Linux. In packages.${wanted}, use the \`pkgs\` of ${wanted}, and packages.${wanted} of the flake's inputs.`;
-            if (system === runnerSystem)
-                return 'This runner lacks a system feature that the build requires. If the runner supports it, add it to `extra-system-features` in `extra_nix_config` of cachix/install-nix-action.';
-            return `This runner is ${runnerSystem}, and Nix can't build for ${system} on it. Use a runner for ${system}, or emulation:
-  - uses: docker/setup-qemu-action@v4
-  - uses: cachix/install-nix-action@v31
-    with:
-      extra_nix_config: extra-platforms = ${system}`;
-        },
-    },
-    {
-        pattern: /unable to load seccomp BPF program/,
-        hint: ({ system, runnerSystem }) => {
-            const where = system === undefined || system === runnerSystem
-                ? 'on this runner, which is emulated, or a container that does not allow it. Use another runner'
-                : `under emulation. Build for ${system} on ${describeRunner(system)}`;
-            return `Nix's sandbox can't filter system calls ${where}, or turn the filter off:
-  - uses: cachix/install-nix-action@v31
-    with:
-      extra_nix_config: filter-syscalls = false`;
-        },
-    },
-    {
-        pattern: /Exec format error|cannot execute binary file/i,
-        hint: ({ system, runnerSystem }) => system === runnerSystem
-            ? `The build runs a program that is not for ${system}, or that is damaged. Check whether it takes tools from the \`pkgs\` of another system, or downloads a program for another system.`
-            : `This runner can't run programs for ${system ?? 'another system'}: no emulation is registered for them. Add before the step that installs Nix:
-  - uses: docker/setup-qemu-action@v4
-Or ${system === undefined ? 'use a runner for that system' : `build on ${describeRunner(system)}`}.`,
-    },
+;// CONCATENATED MODULE: ./lib/nix/explain-sources.js
+const PURE_EVALUATION = [
+    [
+        /attribute 'currentSystem' missing/,
+        ({ system = 'aarch64-linux' }) => `Replace \`builtins.currentSystem\` in the flake by the system that the package is for: "${system}" in packages.${system}.`,
+    ],
+    [
+        /attribute 'currentTime' missing/,
+        () => 'Replace `builtins.currentTime` by `self.lastModified`, the time of the commit.',
+    ],
+    [
+        /access to (?:absolute|canonical) path '([^']+)' is forbidden in pure eval/,
+        (_, [, path = '']) => `Copy ${path} into the repository, and write its path relative to the file that uses it, such as \`./${path.split('/').at(-1)}\`.`,
+    ],
+    [
+        /cannot look up '<([^'/>]+)[^'>]*>' in pure eval/,
+        (_, [, name]) => `Replace \`<${name}>\` by an input of the flake, such as \`inputs.${name}\`.`,
+    ],
+    [
+        /in pure evaluation mode, '(\w+)' requires a 'sha256' argument/,
+        (_, [, fetcher]) => `Add \`sha256\` to the arguments of \`builtins.${fetcher}\`, or make its URL an input of the flake.`,
+    ],
+    [
+        /in pure evaluation mode, '(\w+)' (?:will not|doesn't) fetch unlocked input '([^']+)'|in pure evaluation mode, '(\w+)' requires a (?:locked input|Mercurial revision)/,
+        (_, [, fetcher, url, other]) => `Add \`rev\`, the commit, to the arguments of \`builtins.${fetcher ?? other}\`, or make ${url ?? 'the repository'} an input of the flake.`,
+    ],
+    [
+        /cannot call 'getFlake' on unlocked flake reference '([^']+)'/,
+        (_, [, reference]) => `Make ${reference} an input of the flake, instead of calling \`builtins.getFlake\`.`,
+    ],
+    [
+        /in pure eval(?:uation)? mode|\(use '?--impure'? to override\)/,
+        () => 'Change the flake so that it does not need what the error names.',
+    ],
+];
+const SOURCE_SYMPTOMS = [
     {
         pattern: /organization SAML enforcement|Resource not accessible by (?:integration|personal access token)/,
         hint: () => "The GitHub token that Nix uses can't read that repository. Authorize the token for the organization (SSO), or give Nix another token (`github_access_token` of cachix/install-nix-action).",
@@ -51606,6 +51656,11 @@ Or ${system === undefined ? 'use a runner for that system' : `build on ${describ
     {
         pattern: /unable to download 'https:\/\/([^/']+)\/api\/v4\/projects\/([^/']+)\/[^']*': HTTP error (?:401|404)/i,
         hint: (_, [, host = '', repository = '']) => explainPrivate(host, repository.replace(/%2F/gi, '/'), 'PAT:'),
+    },
+    {
+        pattern: /unable to download 'https:\/\/([^/']+)\/(?:api\/v1\/repos\/)?([^/']+\/[^/']+)\/archive\/[^']*': HTTP error (?:401|404)/i,
+        hint: (_, [, host, repository]) => `Nix can't read ${repository} from ${host}: the name or the revision is wrong, or the repository is private. For a private repository, let Git fetch it, with a deploy key of the job (webfactory/ssh-agent). In flake.nix, write:
+  url = "git+ssh://git@${host}/${repository}";`,
     },
     {
         pattern: /fatal: (?:could not read (?:Username|Password) for|Authentication failed for|repository) '(https?:\/\/)(?:[^@/']*@)?([^/']+)[^']*'/,
@@ -51651,23 +51706,32 @@ Or write the input as \`github:owner/name\`, and give Nix a token (\`access-toke
         hint: () => 'Nix found no flake.nix. In a Git repository, Nix only sees files that Git tracks. Commit the file, and make actions/checkout the first step.',
     },
     {
-        pattern: /getting status of '[^']*-source\/([^']+)': No such file|path '[^']*-source\/([^']+)' does not exist|Path '([^']+)' does not exist in Git repository|Path '([^']+)' in the repository .* is not tracked by Git/,
-        hint: (_, [, ...names]) => {
-            const name = names.find((one) => one !== undefined);
-            return `Nix does not see ${name}. In a Git repository, Nix only sees files that Git tracks. Commit the file. If an earlier step creates it, add to that step:
-  run: git add -N ${name}`;
-        },
+        pattern: /(?:getting status of|opening (?:file|directory)|reading directory) ['"]?[^'":]*-source\/([^'":]+)['"]?: No such file|path '[^']*-source\/([^']+)' does not exist|[Pp]ath '\/?([^']+)' does not exist in Git repository|Path '([^']+)' in the repository .* is not tracked by Git|access to path '\/?([^']+)' is forbidden because it is not under Git control/,
+        hint: (context, [, ...names]) => explainUntracked(context, names.find((one) => one !== undefined) ?? ''),
     },
     {
         pattern: /cannot find flake 'flake:([^']+)' in the flake registries/,
         hint: (_, [, name]) => `Nix looks for "${name}" in the flake registry. If it is a path, write:
   ./${name}`,
     },
+    ...PURE_EVALUATION.map(([pattern, change]) => ({ pattern, hint: (context, match) => explainPure(change(context, match)) })),
     {
         pattern: /^\s*error: (?:getting status of|path) ['"]((?!\/build\/|[^'"]*\/nix\/(?:store|var)\/|[^'"]*\/\.cache\/)\/[^'"]+)['"](?: does not exist|: No such file)/m,
         hint: (_, [, path]) => `${path} does not exist on this runner. Check that an earlier step creates it, and that actions/checkout is the first step.`,
     },
 ];
+function explainUntracked({ flake = '.', submodules = [] }, name) {
+    const submodule = submodules.find((path) => name === path || name.startsWith(`${path}/`));
+    if (submodule !== undefined && !/[?&]submodules=1/.test(flake))
+        return `Nix does not see ${name}: it leaves out Git submodules, such as ${submodule}. Set \`submodules: true\` for actions/checkout, and in this step:
+  flake: ${flake}${flake.includes('?') ? '&' : '?'}submodules=1`;
+    return `Nix does not see ${name}. In a Git repository, Nix only sees files that Git tracks. Commit the file. If an earlier step creates it, add to that step:
+  run: git add -N ${name}`;
+}
+function explainPure(change) {
+    return `Nix evaluates flakes in pure mode, in which the result depends on nothing but the flake and its inputs. ${change} Or allow everything:
+  nix-args: --impure`;
+}
 function explainPrivate(host, repository, prefix = '') {
     const setting = host === 'github.com'
         ? 'github_access_token: ${{ secrets.FLAKE_INPUTS_TOKEN }}'
@@ -51678,15 +51742,90 @@ function explainPrivate(host, repository, prefix = '') {
     with:
       ${setting}`;
 }
+
+;// CONCATENATED MODULE: ./lib/nix/explain.js
+
+
+
+function explainBuildFailure(log, context) {
+    const lines = log.split('\n').map((line) => line.slice(0, LINE_LENGTH));
+    for (const { pattern, hint } of SYMPTOMS) {
+        for (const line of lines) {
+            const match = pattern.exec(line);
+            if (match !== null)
+                return hint(context, match);
+        }
+    }
+    return undefined;
+}
+const LINE_LENGTH = 2000;
+const REQUIRED = "(?:[Aa] '[^']{1,100}' with features \\{(?=[^}]{0,300}\\} is required to build)|[Rr]equired (?:system: '[^']{1,100}' with )?features:? \\{)[^}]{0,300}";
+const ALLOW_KVM = `Use a runner that has /dev/kvm, and add the feature to Nix:
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: extra-system-features = kvm`;
+const SYMPTOMS = [
+    {
+        pattern: /No space left on device/i,
+        hint: ({ space }) => `The disk is full${space === undefined ? '' : ` (now ${space})`}. ${lib_advice/* MORE_SPACE */.p8}`,
+    },
+    {
+        pattern: new RegExp(`${REQUIRED}\\bkvm\\b`),
+        hint: () => `The build needs a virtual machine (for \`runAsRoot\` or a VM test). ${ALLOW_KVM}`,
+    },
+    {
+        pattern: /[Aa] '([^']{1,100})' with features \{[^}]{0,300}\} is required to build|[Rr]equired system: '([^']{1,100})'|[Rr]equired features: \{/,
+        hint: ({ runnerSystem, system: wanted = runnerSystem, hasBuilder }, match) => {
+            const system = match[1] ?? match[2] ?? runnerSystem;
+            if (system.endsWith('-darwin') && system !== runnerSystem)
+                return `A dependency of the image is built for macOS (${system}), but images run Linux. In packages.${wanted}, use the \`pkgs\` of ${wanted}, and packages.${wanted} of the flake's inputs.`;
+            if (system === runnerSystem)
+                return 'This runner lacks a system feature that the build requires. If the runner supports it, add it to `extra-system-features` in `extra_nix_config` of cachix/install-nix-action.';
+            if (hasBuilder && system === wanted)
+                return `No remote builder can build this for ${system} now. Check that Nix's log above shows no error of the builder, that this runner can connect to it, and that it has the required features.`;
+            return `This runner is ${runnerSystem}, and Nix can't build for ${system} on it. Use a runner for ${system}, or emulation:
+  - uses: docker/setup-qemu-action@v4
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: extra-platforms = ${system}`;
+        },
+    },
+    {
+        pattern: /unable to load seccomp BPF program/,
+        hint: ({ system, runnerSystem }) => {
+            const where = system === undefined || system === runnerSystem
+                ? 'on this runner, which is emulated, or a container that does not allow it. Use another runner'
+                : `under emulation. Build for ${system} on ${describeRunner(system)}`;
+            return `Nix's sandbox can't filter system calls ${where}, or turn the filter off:
+  - uses: cachix/install-nix-action@v31
+    with:
+      extra_nix_config: filter-syscalls = false`;
+        },
+    },
+    {
+        pattern: /Exec format error|cannot execute binary file/i,
+        hint: ({ system, runnerSystem, hasBuilder }) => {
+            if (hasBuilder)
+                return `Nix ran a program for ${system} on a machine that can't run it. If that was this runner, remove ${system} from \`extra-platforms\` in Nix's configuration, so that only the remote builder builds for it. Otherwise, check which systems \`builders\` lists for the remote builder.`;
+            return system === runnerSystem
+                ? `The build runs a program that is not for ${system}, or that is damaged. Check whether it takes tools from the \`pkgs\` of another system, or downloads a program for another system.`
+                : `This runner can't run programs for ${system ?? 'another system'}: no emulation is registered for them. Add before the step that installs Nix:
+  - uses: docker/setup-qemu-action@v4
+Or ${system === undefined ? 'use a runner for that system' : `build on ${describeRunner(system)}`}.`;
+        },
+    },
+    ...SOURCE_SYMPTOMS,
+];
 function explainIgnoredSettings(names) {
-    return `Nix ignores settings in the flake's nixConfig: ${names.join(', ')}. If you trust the flake, allow them:
-  nix-args: --accept-flake-config`;
+    return `Nix ignores settings in the flake's nixConfig: ${names.join(', ')}. To apply them, set \`nix-args: --accept-flake-config\`, which trusts the flake with every setting, such as caches to download from and programs to run.`;
 }
 function describeRunner(system) {
     const label = (0,nix_system/* hostedRunner */.y4)(system);
     return `a runner that is ${system}${label === undefined ? '' : ` (runs-on: ${label})`}`;
 }
 
+// EXTERNAL MODULE: ./lib/nix/installable.js
+var nix_installable = __nccwpck_require__(86752);
 ;// CONCATENATED MODULE: ./lib/nix/nix-log-event.js
 
 
@@ -51749,6 +51888,10 @@ function countProgress({ builds, copies }) {
     const [built, fetched] = [totalOf(builds), totalOf(copies)];
     return { done: built.done + fetched.done, total: built.expected + fetched.expected };
 }
+function withBuildsDone(progress, count) {
+    const missing = count - totalOf(progress.builds).done;
+    return missing > 0 ? { ...progress, builds: { ...progress.builds, done: progress.builds.done + missing } } : progress;
+}
 function formatProgress({ builds, copies, bytes }) {
     const [built, fetched] = [totalOf(builds), totalOf(copies)];
     const left = built.expected - built.done + fetched.expected - fetched.done;
@@ -51783,7 +51926,7 @@ function changeTally(progress, kind, by) {
 
 function startNixLog(now) {
     const shownProgress = { at: now, line: undefined };
-    const nothing = { builds: new Map(), errors: [], others: [], ignoredSettings: [] };
+    const nothing = { builds: new Map(), endedBuilds: 0, errors: [], others: [], ignoredSettings: [] };
     return { structured: false, progress: NO_PROGRESS, shownProgress, shownAt: now, ...nothing };
 }
 function readNixLine(log, line, now) {
@@ -51800,8 +51943,8 @@ function remind(log, now) {
     const shown = progress === undefined ? `Nix is ${activity}` : `${progress}; ${activity}`;
     return { log: { ...log, shownAt: now, shownProgress: { at: now, line: progress } }, shown: [shown] };
 }
-function endNixLog({ progress, shownProgress }) {
-    const line = formatProgress(progress);
+function endNixLog({ progress, shownProgress, endedBuilds }) {
+    const line = formatProgress(withBuildsDone(progress, endedBuilds));
     return line === undefined || line === shownProgress.line ? [] : [line];
 }
 function derivationName({ derivation }) {
@@ -51840,7 +51983,8 @@ function readEvent(log, event) {
         case 'stop': {
             const build = log.builds.get(event.id);
             const builds = build === undefined ? log.builds : endBuild(new Map(log.builds), event.id, build);
-            return { log: { ...log, builds, progress: stopActivity(log.progress, event.id) }, shown: [] };
+            const endedBuilds = log.endedBuilds + (build === undefined ? 0 : 1);
+            return { log: { ...log, builds, endedBuilds, progress: stopActivity(log.progress, event.id) }, shown: [] };
         }
     }
 }
@@ -51997,7 +52141,8 @@ function attributeNames(attribute) {
 function nixString(text) {
     return `"${text.replace(/["\\$]/g, '\\$&')}"`;
 }
-function packagesNotEvaluated({ flake, runnerSystem, missing }, log) {
+function packagesNotEvaluated(call, log) {
+    const { flake, missing } = call;
     if (/does not provide attribute/.test(log))
         return new errors/* NixError */.Yq({
             message: `The flake ${flake} has no output "packages"`,
@@ -52006,8 +52151,11 @@ function packagesNotEvaluated({ flake, runnerSystem, missing }, log) {
     return new errors/* NixError */.Yq({
         message: `Nix could not evaluate ${flake}#packages`,
         detail: (0,lib_text/* lastLines */.w$)(log, 20),
-        hint: explainBuildFailure(log, { runnerSystem }),
+        hint: explainPackagesFailure(log, call),
     });
+}
+function explainPackagesFailure(log, { runnerSystem, flake, submodules = [] }) {
+    return explainBuildFailure(log, { runnerSystem, flake, submodules });
 }
 const SHOWN_NAMES = 20;
 const packages_NAME_LIMIT = 100;
@@ -52074,6 +52222,24 @@ async function suggestFileAttributes({ installable, system, nixArgs }) {
 }
 const FILE_VALUE = dist/* object */.Ikc({ is: dist/* string */.YjP(), names: dist/* array */.YOg(dist/* string */.YjP()) });
 
+// EXTERNAL MODULE: external "node:fs/promises"
+var external_node_fs_promises_ = __nccwpck_require__(51455);
+;// CONCATENATED MODULE: ./lib/nix/submodules.js
+
+
+
+async function submodulesOf(flake) {
+    const folder = (0,nix_installable/* localFlake */.Bi)(flake);
+    return folder === undefined ? [] : submodulesAround((0,external_node_path_.resolve)(folder));
+}
+async function submodulesAround(folder) {
+    const isTop = await (0,external_node_fs_promises_.access)((0,external_node_path_.join)(folder, '.git')).then(() => true, () => false);
+    if (!isTop)
+        return (0,external_node_path_.dirname)(folder) === folder ? [] : submodulesAround((0,external_node_path_.dirname)(folder));
+    const text = await (0,external_node_fs_promises_.readFile)((0,external_node_path_.join)(folder, '.gitmodules'), 'utf8').catch(() => '');
+    return [...text.matchAll(/^\s*path\s*=\s*"?([^"\n]+?)"?\s*$/gm)].map(([, path = '']) => path.replace(/\/$/, ''));
+}
+
 ;// CONCATENATED MODULE: ./lib/nix/failure.js
 
 
@@ -52081,8 +52247,10 @@ const FILE_VALUE = dist/* object */.Ikc({ is: dist/* string */.YjP(), names: dis
 
 
 
+
+
 async function buildFailed(call, { result, log }) {
-    const { installable, system, runnerSystem } = call;
+    const { installable, system, runnerSystem, setup } = call;
     const { detail, evidence } = log.structured
         ? failureIn(log)
         : { detail: (0,lib_text/* lastLines */.w$)(result.log, 20), evidence: result.log };
@@ -52101,8 +52269,15 @@ async function buildFailed(call, { result, log }) {
         });
     const disks = await (0,disk/* freeSpace */.FP)(call.folders);
     const { ignoredSettings } = log;
-    const hint = explainBuildFailure(evidence, { system, runnerSystem, space: (0,disk/* formatFreeSpace */.wg)(disks) }) ??
-        (ignoredSettings.length > 0 ? explainIgnoredSettings(ignoredSettings) : undefined);
+    const flake = (0,nix_installable/* flakeOf */.Vh)(installable);
+    const hint = explainBuildFailure(evidence, {
+        system,
+        runnerSystem,
+        hasBuilder: setup.hasBuilder,
+        flake,
+        submodules: flake === undefined ? [] : await submodulesOf(flake),
+        space: (0,disk/* formatFreeSpace */.wg)(disks),
+    }) ?? (ignoredSettings.length > 0 ? explainIgnoredSettings(ignoredSettings) : undefined);
     return new errors/* NixError */.Yq({ message: `Nix could not build ${installable.name}`, detail: shownDetail, hint });
 }
 function failureIn({ builds, errors, others }) {
@@ -52111,13 +52286,19 @@ function failureIn({ builds, errors, others }) {
     const failed = [...builds.values()].filter(({ derivation, lines }) => lines.length > 0 && reported.some((error) => error.includes(derivation)));
     const shown = failed.slice(0, SHOWN_BUILDS).flatMap((build) => lastLinesOf(build, SHOWN_LINES));
     const messages = reported.map((error) => failed.some(({ derivation }) => error.includes(derivation)) ? error.replace(REPEATED_LOG, '') : error);
-    const detail = [...shown, ...messages];
+    const detail = [...shown, ...(reported.some((error) => GIT_FAILED.test(error)) ? gitLines(others) : []), ...messages];
     const evident = failed.slice(0, EVIDENT_BUILDS).flatMap((build) => lastLinesOf(build, EVIDENT_LINES));
     return {
         detail: (0,lib_text/* withoutEscapes */.Lx)((detail.length > 0 ? detail : others.slice(-SHOWN_LINES)).join('\n')),
         evidence: (0,lib_text/* withoutEscapes */.Lx)([...others, ...errors, ...evident].join('\n')),
     };
 }
+const GIT_FAILED = /program '(?:[^']*\/)?git' failed|Failed to fetch git repository|resolving Git reference|Cannot find Git revision|could not update local clone of Git repository/;
+const GIT_REASON = /^(?:fatal: (?!Refusing to point HEAD)|ERROR: |ssh: |Host key verification failed|remote: (?!\w+ objects|Total ))|: Permission denied \(/;
+function gitLines(lines) {
+    return [...new Set(lines.map(lib_text/* withoutEscapes */.Lx).filter((line) => GIT_REASON.test(line)))].slice(-SHOWN_GIT_LINES);
+}
+const SHOWN_GIT_LINES = 5;
 const SHOWN_LINES = 20;
 const SHOWN_BUILDS = 3;
 const EVIDENT_LINES = 200;
@@ -52126,62 +52307,6 @@ const CONSEQUENCE = /\d+ dependencies of derivation '.*' failed to build|^ *Reas
 const REPEATED_LOG = /[;,]?\n *last \d+ log lines:(?:\n *>.*)*(?:\n *For full logs, run.*(?:\n +\S*nix[^\n]*\.drv)?)?/i;
 function lastLinesOf(build, count) {
     return build.lines.slice(-count).map((line) => `${derivationName(build)}> ${line}`);
-}
-
-;// CONCATENATED MODULE: ./lib/nix/installable.js
-
-
-function installableOf(inputs, runnerSystem) {
-    const { system, flake, attribute, installable, file } = inputs;
-    if (file !== '')
-        return {
-            options: fileOptions(inputs, runnerSystem),
-            text: attribute,
-            name: attribute === '' ? file : `${attribute} of ${file}`,
-        };
-    const text = installable !== '' ? installable.replaceAll('{system}', system) : `${flake}#packages.${system}.${attribute}`;
-    refusePartOfStorePath(text);
-    return { options: [], text, name: text };
-}
-function storePlaceOf({ options, text }) {
-    if (options.length > 0 || text.includes('#') || !text.includes('/'))
-        return undefined;
-    return (0,store_path/* placeInStore */.cB)(text.replace(/\^[^/]*$/, ''));
-}
-function refusePartOfStorePath(text) {
-    const place = storePlaceOf({ options: [], text });
-    if (!place?.below)
-        return;
-    throw new errors/* NixError */.Yq({
-        message: `The input \`installable\` is "${text}", which is inside of ${place.storePath}: Nix can't build a part of a store path`,
-        hint: 'Set `installable` to the attribute of the image, or to the store path itself if it contains only one image.',
-    });
-}
-function fileOptions({ file, system, nixArgs }, runnerSystem) {
-    const argument = valueAfter(nixArgs, '--argstr', 'system');
-    const expression = valueAfter(nixArgs, '--arg', 'system') ?? valueAfter(nixArgs, '--arg-from-file', 'system');
-    const option = valueAfter(nixArgs, '--option', 'system') ?? valueAfter(nixArgs, '--system');
-    const current = option ?? argument ?? (expression === undefined ? system : runnerSystem);
-    return [
-        '--file',
-        file,
-        ...(argument === undefined && expression === undefined ? ['--argstr', 'system', system] : []),
-        ...(current !== runnerSystem && option === undefined ? ['--option', 'system', current] : []),
-        ...(current !== runnerSystem ? ['--option', 'extra-platforms', runnerSystem] : []),
-    ];
-}
-function valueAfter(args, ...sequence) {
-    const at = args.findLastIndex((_, start) => sequence.every((word, offset) => args[start + offset] === word));
-    return at < 0 ? undefined : args[at + sequence.length];
-}
-function attributeOf({ options, text, name }, attribute) {
-    const plain = text.replace(/\^[^#]*$/, '');
-    if (options.length > 0) {
-        const path = plain === '' ? attribute : `${plain}.${attribute}`;
-        return { options, text: path, name: `${path} of ${options[1]}` };
-    }
-    const whole = /#./.test(plain) ? plain : `${plain.replace(/#$/, '')}#default`;
-    return { options, text: `${whole}.${attribute}`, name: `${name}.${attribute}` };
 }
 
 // EXTERNAL MODULE: ./lib/progress.js
@@ -52230,11 +52355,10 @@ function supportsLogFormat({ result, log }) {
 
 
 
-
 async function evaluateImage(call, log) {
     const { installable, nixArgs } = call;
     const [text = '', output, ...more] = installable.text.split('^');
-    if (storePlaceOf(installable) !== undefined)
+    if ((0,nix_installable/* storePlaceOf */.u0)(installable) !== undefined)
         return undefined;
     if (more.length > 0 || (output !== undefined && !OUTPUT_NAME.test(output)))
         return undefined;
@@ -52242,7 +52366,7 @@ async function evaluateImage(call, log) {
     if (installable.options.length > 0 && given.some((word) => word.startsWith('--arg-from-')))
         return undefined;
     log.info(`Evaluating ${installable.name}`);
-    const args = ['eval', '--json', ...(0,nix/* foreignOptions */.DK)(call)];
+    const args = ['eval', '--json', ...call.setup.platformOptions];
     const image = installable.options.length > 0 ? callFunction(given) : 'value';
     const target = [...given, text, '--apply', describeDerivation(image, output)];
     const run = await runNixLogged(args, target, (line) => log.info(line), false);
@@ -52301,6 +52425,180 @@ function describeDerivation(image, output) {
         `conf = ${derivationOf('image.conf', 'image.stream.conf')};`,
         'nixVersion = builtins.nixVersion; }',
     ].join(' ');
+}
+
+;// CONCATENATED MODULE: ./lib/nix/emulation.js
+
+
+
+async function canRun(system, runnerSystem, root = '/') {
+    if (system === runnerSystem || (await runsNatively(system, runnerSystem)))
+        return true;
+    const machine = MACHINES[system];
+    if (machine === undefined || !runnerSystem.endsWith('-linux'))
+        return false;
+    return isEmulationRegistered(machine, root);
+}
+const NATIVE = {
+    'x86_64-linux': ['i686-linux'],
+    'aarch64-linux': ['armv7l-linux', 'armv6l-linux'],
+    'armv7l-linux': ['armv6l-linux'],
+};
+async function runsNatively(system, runnerSystem) {
+    if (!NATIVE[runnerSystem]?.includes(system))
+        return false;
+    if (runnerSystem !== 'aarch64-linux')
+        return true;
+    const result = await (0,process_command/* runCommand */.d)('setarch', ['linux32', 'true'], { trust: 'nix' });
+    return result?.exitCode === 0;
+}
+const MACHINES = {
+    'x86_64-linux': '3e00',
+    'aarch64-linux': 'b700',
+    'armv7l-linux': '2800',
+    'armv6l-linux': '2800',
+    'i686-linux': '0300',
+    'powerpc64le-linux': '1500',
+    'riscv64-linux': 'f300',
+    's390x-linux': '0016',
+};
+async function isEmulationRegistered(machine, root) {
+    const folder = (0,external_node_path_.join)(root, 'proc/sys/fs/binfmt_misc');
+    const names = await (0,external_node_fs_promises_.readdir)(folder).catch(() => undefined);
+    if (!names?.includes('status')) {
+        const kinds = await textAt((0,external_node_path_.join)(root, 'proc/filesystems'));
+        return kinds === undefined || /\bbinfmt_misc$/m.test(kinds) ? undefined : false;
+    }
+    const status = await textAt((0,external_node_path_.join)(folder, 'status'));
+    if (status?.trim() === 'disabled')
+        return false;
+    const entries = await Promise.all(names.map((name) => textAt((0,external_node_path_.join)(folder, name))));
+    return entries.some((entry) => entry?.startsWith('enabled\n') && entry.match(/^magic 7f454c46[0-9a-f]{28}([0-9a-f]{4})/m)?.[1] === machine);
+}
+async function textAt(path) {
+    return (0,external_node_fs_promises_.readFile)(path, 'utf8').catch(() => undefined);
+}
+
+;// CONCATENATED MODULE: ./lib/nix/settings.js
+
+
+
+
+async function readSettings(nixArgs) {
+    const given = settingArguments(nixArgs);
+    for (const command of [['config', 'show'], ['show-config']]) {
+        const { exitCode, stdout } = await (0,nix/* runNix */.dI)([...command, '--json', ...given], false);
+        if (exitCode === 0)
+            return parseSettings(stdout);
+    }
+    return UNKNOWN;
+}
+const UNKNOWN = { store: 'auto', builders: '', extraPlatforms: [], systemFeatures: undefined };
+const VALUE = dist/* object */.Ikc({ value: dist/* unknown */.L5J() });
+const SHOWN = dist/* object */.Ikc({
+    store: dist/* optional */.lqM(VALUE),
+    builders: dist/* optional */.lqM(VALUE),
+    'extra-platforms': dist/* optional */.lqM(VALUE),
+    'system-features': dist/* optional */.lqM(VALUE),
+});
+function parseSettings(json) {
+    const shown = (0,lib_json/* readJson */.V)(SHOWN, json);
+    if (!shown.ok)
+        return UNKNOWN;
+    const setting = (name) => shown.value[name]?.value;
+    const text = (value, other) => (typeof value === 'string' ? value : other);
+    const list = (value) => (dist.is(dist/* array */.YOg(dist/* string */.YjP()), value) ? value : undefined);
+    return {
+        store: text(setting('store'), UNKNOWN.store),
+        builders: text(setting('builders'), ''),
+        extraPlatforms: list(setting('extra-platforms')) ?? [],
+        systemFeatures: list(setting('system-features')),
+    };
+}
+const SETTING_OPTIONS = [
+    ...['store', 'builders', 'extra-platforms', 'system-features', 'extra-system-features'].map((name) => `--${name}`),
+    '--extra-extra-platforms',
+];
+function settingArguments(nixArgs) {
+    const given = [];
+    for (let at = 0; at < nixArgs.length; at++) {
+        const length = nixArgs[at] === '--option' ? 3 : SETTING_OPTIONS.includes(nixArgs[at] ?? '') ? 2 : 0;
+        if (length === 0 || at + length > nixArgs.length)
+            continue;
+        given.push(...nixArgs.slice(at, at + length));
+        at += length - 1;
+    }
+    return given;
+}
+async function systemsOfBuilders(builders, own) {
+    const systems = new Set();
+    for (const line of builders.split(/[\n;]/).map((one) => one.replace(/#.*$/, '').trim())) {
+        if (line === '')
+            continue;
+        if (line.startsWith('@')) {
+            const listed = await (0,external_node_fs_promises_.readFile)(line.slice(1).trim(), 'utf8').catch(() => '');
+            const more = await systemsOfBuilders(listed.replace(/^\s*@.*$/gm, ''), own);
+            for (const system of more)
+                systems.add(system);
+            continue;
+        }
+        const [, listed = '-'] = line.split(/\s+/);
+        for (const system of listed === '-' ? [own] : listed.split(','))
+            systems.add(system);
+    }
+    return systems;
+}
+
+;// CONCATENATED MODULE: ./lib/nix/setup.js
+
+
+
+
+
+
+async function readNixSetup(systems, nixArgs) {
+    return setupOf(systems, await readSettings(nixArgs), nixArgs);
+}
+async function setupOf({ system, runnerSystem }, { store: url, builders, extraPlatforms, systemFeatures }, nixArgs, root = '/') {
+    const foreign = system !== runnerSystem;
+    const hasBuilder = foreign && (await systemsOfBuilders(builders, runnerSystem)).has(system);
+    const runs = foreign && !hasBuilder && (await canRun(system, runnerSystem, root)) !== false;
+    return {
+        store: locateStore(url, localCircumstances()),
+        storeOptions: nixArgs.flatMap((word, at) => (word === '--store' ? nixArgs.slice(at, at + 2) : [])),
+        platformOptions: runs ? ['--option', 'extra-platforms', system] : [],
+        platformConfigured: extraPlatforms.includes(system),
+        hasBuilder,
+        systemFeatures,
+    };
+}
+function locateStore(url, { storeFolder, withoutSystemStore, dataFolder }) {
+    const [, base = '', query = ''] = /^([^?]*)\??(.*)$/s.exec(url) ?? [];
+    const parameters = new URLSearchParams(query.replaceAll('+', '%2B'));
+    const name = parameters.get('store') || storeFolder;
+    const root = parameters.get('root') || rootOf(base);
+    const real = parameters.get('real');
+    if (real)
+        return { name, place: (0,external_node_path_.resolve)(real) };
+    if (root !== undefined)
+        return { name, place: (0,external_node_path_.join)((0,external_node_path_.resolve)(root), 'nix/store') };
+    const isAuto = (base === '' || base === 'auto') && query === '';
+    return { name, place: isAuto && withoutSystemStore ? (0,external_node_path_.join)(dataFolder, 'nix/root/nix/store') : name };
+}
+function rootOf(base) {
+    const path = base.replace(/^local:\/\//, '');
+    return path.includes('/') && !path.includes('://') ? decodeURI(path) : undefined;
+}
+function localCircumstances() {
+    const { NIX_STORE_DIR, NIX_STATE_DIR, NIX_DAEMON_SOCKET_PATH, XDG_DATA_HOME } = process.env;
+    return {
+        storeFolder: (0,store_path/* storeFolder */.IS)(),
+        withoutSystemStore: process.geteuid?.() !== 0 &&
+            !NIX_STORE_DIR &&
+            !NIX_STATE_DIR &&
+            ![NIX_DAEMON_SOCKET_PATH || '/nix/var/nix/daemon-socket/socket', '/nix/var/nix'].some((path) => (0,external_node_fs_.existsSync)(path)),
+        dataFolder: XDG_DATA_HOME || (0,external_node_path_.join)((0,external_node_os_.homedir)(), '.local/share'),
+    };
 }
 
 // EXTERNAL MODULE: external "node:crypto"
@@ -52659,8 +52957,6 @@ function digestFrom(hash) {
     return `sha256:${hash.digest('hex')}`;
 }
 
-// EXTERNAL MODULE: external "node:fs/promises"
-var external_node_fs_promises_ = __nccwpck_require__(51455);
 ;// CONCATENATED MODULE: ./lib/fs/regular-file.js
 
 
@@ -52668,9 +52964,17 @@ var external_node_fs_promises_ = __nccwpck_require__(51455);
 
 async function resolveWithin(path, root) {
     try {
-        const [target, folder] = await Promise.all([(0,external_node_fs_promises_.realpath)(path), (0,external_node_fs_promises_.realpath)(root)]);
+        const folder = await (0,external_node_fs_promises_.realpath)(root);
+        const target = await (0,external_node_fs_promises_.realpath)(path).catch(async (error) => {
+            if (isCode(error, 'ENOENT'))
+                return realpathBelow(path, folder);
+            throw error;
+        });
         if (isWithin(target, folder))
             return target;
+        const below = await realpathBelow(path, folder);
+        if (isWithin(below, folder))
+            return below;
     }
     catch (error) {
         if (isCode(error, 'ENOENT', 'ENOTDIR'))
@@ -52678,6 +52982,35 @@ async function resolveWithin(path, root) {
         throw unreadable(path, error);
     }
     throw linkOutside(path, root);
+}
+const LINKS_LIMIT = 40;
+async function realpathBelow(path, root) {
+    let rest = path;
+    for (let links = 0; links < LINKS_LIMIT; links++) {
+        const link = await firstLink(rest);
+        if (link === undefined)
+            return (0,external_node_fs_promises_.realpath)(rest);
+        rest = (0,external_node_path_.join)(rebase((0,external_node_path_.resolve)((0,external_node_path_.dirname)(link.path), link.target), root), link.rest);
+    }
+    return (0,external_node_fs_promises_.realpath)(rest);
+}
+async function firstLink(path) {
+    const names = path.split(external_node_path_.sep);
+    for (let end = 2; end <= names.length; end++) {
+        const start = names.slice(0, end).join(external_node_path_.sep);
+        const target = await (0,external_node_fs_promises_.readlink)(start).catch(() => undefined);
+        if (target !== undefined)
+            return { path: start, target, rest: names.slice(end).join(external_node_path_.sep) };
+    }
+    return undefined;
+}
+function rebase(path, root) {
+    if (isWithin(path, root))
+        return path;
+    for (let folder = (0,external_node_path_.dirname)(path); folder !== (0,external_node_path_.dirname)(folder); folder = (0,external_node_path_.dirname)(folder))
+        if (root.endsWith(folder))
+            return root + path.slice(folder.length);
+    return path;
 }
 async function openRegularFile(path, root) {
     const target = await resolveWithin(path, root);
@@ -53493,15 +53826,15 @@ function textOrBytes(bytes) {
 
 
 
-async function* readNix2containerLayer({ content }, { name, place }) {
-    const locate = (path) => place + path.slice(name.length);
+
+async function* readNix2containerLayer({ content }, store) {
     if (content.kind === 'file') {
-        yield* contentOf(await openRegularFile(locate(content.path), place), content.path);
+        yield* contentOf(await openRegularFile((0,store_path/* placeOnDisk */.sV)(content.path, store), store.place), content.path);
         return;
     }
     const root = {};
     for (const path of content.paths)
-        await addStorePath(root, path, locate(path.path));
+        await addStorePath(root, path, (0,store_path/* placeOnDisk */.sV)(path.path, store));
     yield* inChunks(tarPieces(root));
 }
 const nix2container_layer_CHUNK = 1024 * 1024;
@@ -53634,7 +53967,6 @@ function shrunk({ path }) {
 
 
 
-
 async function findSource(path, root = (0,external_node_path_.dirname)(path)) {
     const start = await readFileStart(path, root);
     if (start === 'folder')
@@ -53707,7 +54039,7 @@ async function findInFolder(path, root) {
     const sources = new Map();
     for (const name of names) {
         const source = await sourceAt((0,external_node_path_.join)(path, name), root);
-        const place = source && (await (0,external_node_fs_promises_.realpath)(source.path));
+        const place = source && (await resolveWithin(source.path, root));
         if (source && place && !sources.has(place))
             sources.set(place, source);
     }
@@ -53901,18 +54233,19 @@ function python_tar_fitsField(value, digits) {
 
 
 
-async function* readStoreLayer(recipe, { root = '' } = {}) {
-    for (const chunk of layerChunks(recipe, root)) {
+async function* readStoreLayer(recipe, { place = recipe.storeDir } = {}) {
+    for (const chunk of layerChunks(recipe, place)) {
         yield chunk;
         await (0,promises_.setImmediate)();
     }
 }
 const store_layer_CHUNK = 256 * 1024;
 const ZEROS = Buffer.alloc(PYTHON_TAR_RECORD);
-function* layerChunks(recipe, root) {
+function* layerChunks(recipe, place) {
     const layer = {
         encodeHeader: createHeaderEncoder(recipe),
-        root: byteString(root),
+        place: byteString(place),
+        replaced: byteString(recipe.storeDir).length,
         buffer: Buffer.allocUnsafeSlow(store_layer_CHUNK + 1),
         filled: 0,
         written: 0,
@@ -54020,8 +54353,8 @@ function assertInStore(path, storeDir) {
     if (names.some((name) => name === '' || name === '.' || name === '..') || path.includes('\0') || !path.isWellFormed())
         throw new errors/* ImageError */.C8({ message: `A layer of the image includes ${path}, which is not a path in ${storeDir}` });
 }
-function onDisk({ root }, path) {
-    const bytes = root + path;
+function onDisk({ place, replaced }, path) {
+    const bytes = place + path.slice(replaced);
     return python_tar_isAscii(bytes) ? bytes : Buffer.from(bytes, 'latin1');
 }
 function byteString(text) {
@@ -54074,13 +54407,14 @@ function baseProblem(error) {
     const problem = `its base image is not supported: ${(0,errors/* firstLine */.TM)(error)}${detail && ` (${detail})`}`;
     return new NotDescribed(problem, { cause: error });
 }
-async function readLayeredImage(path) {
-    const parsed = parseLayeredDescription(await readFileOf(path, (0,external_node_path_.dirname)(path), DESCRIPTION_LIMIT));
+async function readLayeredImage(path, local = (0,store_path/* storeInPlace */.OS)()) {
+    const parsed = parseLayeredDescription(await readStoreFile(path, local));
     if (!parsed.ok)
         throw new NotDescribed(parsed.reason);
     const description = parsed.value;
     const { storeDir, fromImage, storeLayers, customisationLayer } = description;
-    const customisation = await readCustomisation(customisationLayer, storeDir);
+    const store = storeDir === local.name ? local : { name: storeDir, place: storeDir };
+    const customisation = await readCustomisation(customisationLayer, store);
     const layers = [
         ...storeLayers.map((paths, at) => {
             const recipe = { ...description, paths };
@@ -54088,26 +54422,25 @@ async function readLayeredImage(path) {
                 name: layerName(at, paths),
                 recipe: recipeDigest(recipe),
                 storePaths: paths,
-                content: () => readStoreLayer(recipe),
+                content: () => readStoreLayer(recipe, { place: store.place }),
             };
         }),
         customisation,
     ];
     const paths = [...storeLayers, [customisationLayer]];
-    const base = fromImage === undefined ? undefined : await findBase(fromImage, storeDir);
+    const base = fromImage === undefined ? undefined : await findBase(fromImage, store);
     const image = (diffIds, baseImage) => describedImage(description, layers, paths, diffIds, path, baseImage);
-    return { path, root: storeDir, format: 'layered', layered: { layers, base, image } };
+    return { path, root: store.place, format: 'layered', layered: { layers, base, image } };
 }
-async function readNix2containerImage(path) {
-    const store = (0,store_path/* storeFolder */.IS)();
-    const parsed = parseNix2containerImage(await readFileOf(path, (0,external_node_path_.dirname)(path), DESCRIPTION_LIMIT), store);
+async function readNix2containerImage(path, store = (0,store_path/* storeInPlace */.OS)()) {
+    const parsed = parseNix2containerImage(await readStoreFile(path, store), store.name);
     if (!parsed.ok)
         throw new NotDescribed(`its description is not supported: ${parsed.reason}`);
     const configBytes = nix2containerConfig(parsed.value);
     const layers = parsed.value.layers.map((layer, at) => {
         async function* content() {
             try {
-                yield* readNix2containerLayer(layer, { name: store, place: store });
+                yield* readNix2containerLayer(layer, store);
             }
             catch (error) {
                 throw error instanceof errors/* ImageError */.C8 ? new NotDescribed(error.message) : error;
@@ -54124,10 +54457,10 @@ async function readNix2containerImage(path) {
         configBytes,
         layerNames: layers.map(({ name }) => name),
     };
-    return { path, root: store, format: 'layered', layered: { layers, image: () => image } };
+    return { path, root: store.place, format: 'layered', layered: { layers, image: () => image } };
 }
-async function descriptionOfScript(path) {
-    const script = await readFileOf(path, (0,external_node_path_.dirname)(path), DESCRIPTION_LIMIT);
+async function descriptionOfScript(path, store = (0,store_path/* storeInPlace */.OS)()) {
+    const script = await readStoreFile(path, store);
     const description = descriptionInWrapper(script.toString('utf8'));
     if (description !== undefined)
         return description;
@@ -54135,6 +54468,10 @@ async function descriptionOfScript(path) {
 }
 function layerName(at, [first = 'empty', ...more]) {
     return `${at + 1} (${first}${more.length === 0 ? '' : ` and ${more.length} more`})`;
+}
+async function readStoreFile(path, store) {
+    const place = (0,store_path/* placeOnDisk */.sV)(path, store);
+    return readFileOf(place, (0,external_node_path_.dirname)(place), DESCRIPTION_LIMIT);
 }
 async function readFileOf(path, root, limit) {
     const file = await openRegularFile(path, root);
@@ -54147,22 +54484,23 @@ async function readFileOf(path, root, limit) {
         await file.handle.close();
     }
 }
-async function findBase(path, storeDir) {
-    const base = await findSource(path, storeDir).catch((error) => {
+async function findBase(path, store) {
+    const base = await findSource((0,store_path/* placeOnDisk */.sV)(path, store), store.place).catch((error) => {
         throw baseProblem(error);
     });
     if (base.format === 'script' || base.format === 'nix2container' || base.format === 'layout')
         throw new NotDescribed(`its base image ${path} is not an archive`);
     return base;
 }
-async function readCustomisation(path, storeDir) {
-    const checksum = (await readFileOf((0,external_node_path_.join)(path, 'checksum'), storeDir, 1024)).toString('latin1').trim();
+async function readCustomisation(path, store) {
+    const place = (0,store_path/* placeOnDisk */.sV)(path, store);
+    const checksum = (await readFileOf((0,external_node_path_.join)(place, 'checksum'), store.place, 1024)).toString('latin1').trim();
     const diffId = `sha256:${checksum}`;
     if (!(0,oci_reference/* isDigest */.Bc)(diffId))
         throw new NotDescribed(`${(0,external_node_path_.join)(path, 'checksum')} is not a SHA-256 hash`);
     const tar = (0,external_node_path_.join)(path, 'layer.tar');
     async function* content() {
-        yield* contentOf(await openRegularFile(tar, storeDir), tar);
+        yield* contentOf(await openRegularFile((0,external_node_path_.join)(place, 'layer.tar'), store.place), tar);
     }
     return { name: tar, diffId, content };
 }
@@ -56963,20 +57301,20 @@ async function pushManifest({ images, labels, published }, image, layers, info, 
 
 
 
-async function addLocalImage(installable, runnerSystem, log) {
+async function addLocalImage(installable, runnerSystem, setup, log) {
     const path = await localPath(installable);
     if (path === undefined)
         return undefined;
     const { name } = installable;
     const place = await placeWithin(path, name);
     await checkFormat(place, name);
-    const storePath = await addToStore(place, name, runnerSystem);
+    const storePath = await addToStore(place, name, runnerSystem, setup);
     log.info(`${name} is an image already, so Nix does not build it. It was added to the Nix store as ${storePath}`);
     return { options: [], text: storePath, name };
 }
 async function localPath(installable) {
     const { options, text } = installable;
-    if (options.length > 0 || text.includes('#') || FLAKE_ID.test(text) || storePlaceOf(installable) !== undefined)
+    if (options.length > 0 || text.includes('#') || FLAKE_ID.test(text) || (0,nix_installable/* storePlaceOf */.u0)(installable) !== undefined)
         return undefined;
     const path = (0,external_node_path_.resolve)(text);
     const found = await (0,external_node_fs_promises_.stat)(path).catch(() => undefined);
@@ -57015,14 +57353,14 @@ async function checkFormat(place, name) {
         hint: 'Name an archive or an OCI layout. For a script that streams an image, or an image of nix2container, name the attribute that Nix builds it from.',
     });
 }
-async function addToStore(place, name, runnerSystem) {
-    const result = await (0,process_command/* runCommand */.d)('nix-store', ['--add', place], { trust: 'nix' });
+async function addToStore(place, name, runnerSystem, { store, storeOptions }) {
+    const result = await (0,process_command/* runCommand */.d)('nix-store', [...storeOptions, '--add', place], { trust: 'nix' });
     if (result === undefined)
         throw (0,nix/* nixMissing */.mU)();
     const storePath = result.stdout.trim();
     if (result.exitCode === 0 && (0,store_path/* isStorePath */.zP)(storePath))
         return storePath;
-    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([(0,store_path/* storeFolder */.IS)()]));
+    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([store.place]));
     throw new errors/* NixError */.Yq({
         message: `Nix could not add ${name} to its store`,
         detail: (0,lib_text/* lastLines */.w$)(result.log, 20),
@@ -57064,16 +57402,16 @@ function firstDifference(written, described) {
     return at < 0 ? undefined : `its layer ${at + 1} is ${written[at]}, and the description lists ${described[at]} there`;
 }
 async function copyToLayout(call) {
-    const { installable, nixArgs, layout } = call;
-    if (storePlaceOf(installable) !== undefined)
+    const { installable, nixArgs, setup, layout } = call;
+    if ((0,nix_installable/* storePlaceOf */.u0)(installable) !== undefined)
         throw new errors/* NixError */.Yq({
             message: `${installable.name} is a nix2container image, which can't be pushed by its path: the program that writes its layers is an attribute of the image`,
             hint: 'Set `installable` or `attribute` to the attribute of the image, for example:\n  attribute: server',
         });
-    const program = attributeOf(installable, 'copyTo');
+    const program = (0,nix_installable/* attributeOf */.w4)(installable, 'copyTo');
     const args = [
         'run',
-        ...(0,nix/* foreignOptions */.DK)(call),
+        ...setup.platformOptions,
         ...nixArgs,
         ...program.options,
         program.text,
@@ -57084,7 +57422,7 @@ async function copyToLayout(call) {
     const { exitCode, log } = await (0,nix/* runNix */.dI)(args, true, { trust: 'script' });
     if (exitCode === 0)
         return;
-    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([(0,store_path/* storeFolder */.IS)(), (0,external_node_path_.dirname)(layout)]));
+    const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([setup.store.place, (0,external_node_path_.dirname)(layout)]));
     throw new errors/* NixError */.Yq({
         message: `${program.name} could not write the image as an OCI layout`,
         detail: (0,lib_text/* lastLines */.w$)(log, 20),
@@ -57646,11 +57984,11 @@ async function inflateUpTo(compressed, limit) {
 
 
 
-async function scanModules(paths, log) {
+async function scanModules(paths, log, store = (0,store_path/* storeInPlace */.OS)()) {
     const sorted = [...new Set(paths)].filter(store_path/* isStorePath */.zP).toSorted();
     const scanned = await mapAtMost(STORE_PATHS_AT_ONCE, sorted, async (path) => ({
         path,
-        modules: await modulesBelow(path, log),
+        modules: await modulesBelow((0,store_path/* placeOnDisk */.sV)(path, store), log),
     }));
     return scanned.filter(({ modules }) => modules.length > 0);
 }
@@ -57759,9 +58097,9 @@ async function readRange(handle, offset, length) {
 
 
 
-async function readStoreInfo(paths, log) {
+async function readStoreInfo(paths, log, access = { store: (0,store_path/* storeInPlace */.OS)(), storeOptions: [] }) {
     const sorted = [...new Set(paths)].toSorted();
-    const known = await queryStoreInfo(sorted).catch((error) => {
+    const known = await queryStoreInfo(sorted, access).catch((error) => {
         log.info(`The SBOM lists store paths without hashes and references: ${(0,lib_text/* sanitizeLine */.g$)((0,errors/* messageOf */.bD)(error))}`);
         return new Map();
     });
@@ -57786,10 +58124,10 @@ function toSri(hash) {
     return bytes && `sha256-${bytes.toString('base64')}`;
 }
 const ARGUMENTS_LIMIT = 100_000;
-async function queryStoreInfo(paths) {
+async function queryStoreInfo(paths, access) {
     const infos = new Map();
-    for (const batch of batches(await existing(paths))) {
-        const { exitCode, stdout, log } = await (0,nix/* runNix */.dI)(['path-info', '--offline', '--json', ...batch], false);
+    for (const batch of batches(await existing(paths, access))) {
+        const { exitCode, stdout, log } = await (0,nix/* runNix */.dI)(['path-info', '--offline', '--json', ...access.storeOptions, ...batch], false);
         if (exitCode !== 0)
             throw new Error(`nix path-info failed: ${(0,nix/* errorIn */.Kd)(log)}`);
         const parsed = parsePathInfo(stdout);
@@ -57800,9 +58138,9 @@ async function queryStoreInfo(paths) {
     }
     return infos;
 }
-async function existing(paths) {
+async function existing(paths, { store }) {
     const candidates = paths.filter((path) => (0,store_path/* isStorePath */.zP)(path) && !path.endsWith('.drv'));
-    const found = await mapAtMost(8, candidates, async (path) => (await (0,external_node_fs_promises_.lstat)(path).catch(() => undefined)) !== undefined);
+    const found = await mapAtMost(8, candidates, async (path) => (await (0,external_node_fs_promises_.lstat)((0,store_path/* placeOnDisk */.sV)(path, store)).catch(() => undefined)) !== undefined);
     return candidates.filter((_, at) => found[at]);
 }
 function* batches(paths) {
@@ -57874,10 +58212,10 @@ function fromNixBase32(text) {
 
 
 
-function startSbom({ layered }, { platform, tempFolder, previous, images }, registry, log) {
+function startSbom({ layered }, { platform, tempFolder, previous, images, setup }, registry, log) {
     const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths));
     const reading = readPublishedContents(registry, previous, images, platform, log);
-    const describing = describeStorePaths([...known], reading, log);
+    const describing = describeStorePaths([...known], reading, setup, log);
     describing.catch(() => undefined);
     return {
         async attach({ created, layers: pushed }, images) {
@@ -57890,7 +58228,7 @@ function startSbom({ layered }, { platform, tempFolder, previous, images }, regi
                 return undefined;
             }
             const more = paths.filter((path) => !known.has(path));
-            const local = [await describing, await describeStorePaths(more, reading, log)];
+            const local = [await describing, await describeStorePaths(more, reading, setup, log)];
             const facts = local.flatMap(({ storePaths }) => storePaths);
             const storePaths = withPublishedHashes(facts, pushed, published);
             const same = modulesOfSameContent(published, storePaths);
@@ -57906,13 +58244,13 @@ function startSbom({ layered }, { platform, tempFolder, previous, images }, regi
     };
 }
 const NOT_ALL_KNOWN = 'the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them';
-async function describeStorePaths(paths, reading, log) {
-    const facts = readStoreInfo(paths, log);
+async function describeStorePaths(paths, reading, setup, log) {
+    const facts = readStoreInfo(paths, log, setup);
     const published = await reading;
     const same = published.length === 0 ? [] : modulesOfSameContent(published, await facts);
     const known = new Set(same.map(({ path }) => path));
     const unknown = paths.filter((path) => !known.has(path));
-    const [storePaths, modules] = await Promise.all([facts, scanModules(unknown, log)]);
+    const [storePaths, modules] = await Promise.all([facts, scanModules(unknown, log, setup?.store)]);
     return { storePaths, modules };
 }
 async function keepSbom(registry, published, image, repositories, tempFolder) {
@@ -58514,8 +58852,300 @@ const WITHOUT_ARTIFACTS = `To avoid artifacts: ${HAND_OVER_OUTPUTS.replace('Pass
 
 // EXTERNAL MODULE: ./lib/record/record.js
 var record_record = __nccwpck_require__(82472);
-;// CONCATENATED MODULE: ./lib/nix/build.js
+;// CONCATENATED MODULE: ./lib/registry/manifests.js
 
+
+
+
+
+
+
+
+const MANIFEST_LIMIT = 4 * 1024 * 1024;
+function createManifestClient(requests) {
+    const { transport, http, retryDoubtful } = requests;
+    async function readManifest(repository, reference) {
+        const call = { ...manifestCall('GET', repository, reference), limit: MANIFEST_LIMIT };
+        const reply = await requests.find(call);
+        if (reply === undefined)
+            return undefined;
+        const bytes = contentWithinLimit(reply, call);
+        const digest = (0,oci_reference/* digestOf */.ol)(bytes);
+        const expected = (0,oci_reference/* isDigest */.Bc)(reference) ? reference : (reply.headers.get('docker-content-digest') ?? '');
+        if ((0,oci_reference/* isDigest */.Bc)(expected) && expected !== digest)
+            throw wrongDigest(call, expected, digest);
+        if (!(0,oci_reference/* isDigest */.Bc)(expected) && !/^\s*\{/.test(bytes.subarray(0, 256).toString('latin1')))
+            throw notManifest(call);
+        const etag = (0,oci_reference/* isDigest */.Bc)(reference) ? undefined : strongEtag(reply.headers);
+        return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '', ...(etag !== undefined && { etag }) };
+    }
+    function findDigest(repository, reference) {
+        const digestIn = ({ headers }) => {
+            const digest = headers.get('docker-content-digest') ?? '';
+            return (0,oci_reference/* isDigest */.Bc)(digest) ? digest : undefined;
+        };
+        const read = async () => (await retryDoubtful(() => readManifest(repository, reference)))?.digest;
+        return requests.look(manifestCall('HEAD', repository, reference), digestIn, read);
+    }
+    async function sendManifest(call, digest) {
+        const { value: reply, error } = await settled(transport.send(call));
+        if (reply !== undefined && (reply.ok || isClientError(reply)))
+            return http.drain(reply);
+        if (reply === undefined && !isRetryableError(errorCode(error), true))
+            throw error;
+        const { body: _, ...look } = call;
+        const headers = { accept: oci_manifest/* MANIFEST_TYPES */._P.join(', ') };
+        const { value: found } = await settled(transport.send({ ...look, method: 'HEAD', headers }));
+        if (found !== undefined && provesManifest(http.drain(found), digest))
+            return found;
+        if (reply === undefined)
+            throw error;
+        return reply;
+    }
+    return {
+        getManifest: (repository, reference, options) => requests.retryNotFound(formatContentName(repository, reference), () => retryDoubtful(() => readManifest(repository, reference)), options, ({ digest }) => digest === options?.outdated),
+        findDigest,
+        async putManifest(repository, reference, mediaType, bytes, etag) {
+            const digest = (0,oci_reference/* digestOf */.ol)(bytes);
+            const name = formatContentName(repository, reference);
+            const headers = { 'content-type': mediaType, ...(etag !== undefined && { 'if-match': etag }) };
+            const call = { ...manifestCall('PUT', repository, reference, headers), body: bytes };
+            const write = async () => {
+                const send = () => transport.retry(repository, call.operation, (work) => sendManifest({ ...call, work }, digest));
+                const reply = await send();
+                if (!reply.ok || provesManifest(reply, digest))
+                    return reply;
+                if ((await findDigest(repository, reference)) === digest)
+                    return reply;
+                throw notStored(call, reply, digest);
+            };
+            const { value: reply, error } = await settled(retryDoubtful(() => requests.retryRefused(name, write)));
+            if (reply?.ok)
+                return indexedSubject(reply);
+            const failure = reply === undefined ? error : await requests.errorOf({ ...call, mediaType }, reply);
+            const refused = reply !== undefined && isClientError(reply) && reply.tries === undefined;
+            if (refused && ((0,oci_reference/* isDigest */.Bc)(reference) || !mayBeImmutableTag(failure)))
+                throw failure;
+            const current = await settled(findDigest(repository, reference));
+            if (refused)
+                throw immutableTagError(failure, name, current.value, digest);
+            if (current.value === digest)
+                return undefined;
+            throw withCurrentState(failure, name, current);
+        },
+        async deleteTag(repository, tag) {
+            const reply = http.drain(await transport.send(manifestCall('DELETE', repository, tag)));
+            if (!isSuccess(reply))
+                return false;
+            return reply.status === 202 || (await findDigest(repository, tag)) === undefined;
+        },
+    };
+}
+function manifestCall(method, repository, reference, headers = { accept: oci_manifest/* MANIFEST_TYPES */._P.join(', ') }) {
+    const name = formatContentName(repository, reference);
+    const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method];
+    const access = { GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' }[method];
+    return { method, repository, access, path: `manifests/${reference}`, headers, operation: `${verb} ${name}` };
+}
+function strongEtag(headers) {
+    const etag = headers.get('etag') ?? '';
+    return /^"[\x21\x23-\x7e]+"$/.test(etag) ? etag : undefined;
+}
+function indexedSubject({ headers }) {
+    const subject = headers.get('oci-subject') ?? '';
+    return (0,oci_reference/* isDigest */.Bc)(subject) ? subject : undefined;
+}
+function notManifest({ repository, operation }) {
+    return new RegistryError({
+        host: repository.host,
+        problem: 'doubtful',
+        message: `Can't ${operation}: the answer is not a manifest`,
+    });
+}
+function provesManifest({ status, headers }, digest) {
+    const stored = headers.get('docker-content-digest') ?? '';
+    if ((0,oci_reference/* isDigest */.Bc)(stored))
+        return stored === digest && (status === 200 || status === 201 || status === 202);
+    return status === 201;
+}
+
+;// CONCATENATED MODULE: ./lib/registry/referrers.js
+
+
+
+
+
+
+
+
+const referrers_LIST_LIMIT = 4 * 1024 * 1024;
+const PAGES_LIMIT = 32;
+const UNRELATED = new Set([401, 403, 408, 429]);
+function createReferrersReader({ http, transport, errorOf, }) {
+    return {
+        async listReferrers(repository, digest) {
+            const name = formatContentName(repository, digest);
+            const first = {
+                method: 'GET',
+                repository,
+                access: 'pull',
+                path: `referrers/${digest}`,
+                headers: { accept: oci_manifest/* OCI_INDEX */.$p },
+                limit: referrers_LIST_LIMIT,
+                operation: `list the referrers of ${name}`,
+            };
+            const manifests = [];
+            let call = first;
+            for (let page = 0; call !== undefined && page < PAGES_LIMIT; page++) {
+                const reply = await transport.send(call);
+                if (!reply.ok && (UNRELATED.has(reply.status) || reply.status >= 500))
+                    throw await errorOf(call, http.drain(reply));
+                const listed = isSuccess(reply) ? referrers_entriesOf(contentWithinLimit(reply, call), reply.headers, name) : undefined;
+                if (listed === undefined)
+                    return undefined;
+                manifests.push(...listed);
+                const next = nextPage(reply.headers, reply.url);
+                call = next && { ...first, path: next };
+            }
+            return manifests;
+        },
+    };
+}
+const EMPTY_LIST = dist/* object */.Ikc({ mediaType: dist/* literal */.euz(oci_manifest/* OCI_INDEX */.$p), manifests: dist/* null */.chJ() });
+function referrers_entriesOf(bytes, headers, name) {
+    if ((0,lib_json/* readJson */.V)(EMPTY_LIST, bytes).ok)
+        return [];
+    try {
+        const parsed = (0,oci_manifest/* parseManifest */.Ng)(bytes, headers.get('content-type') ?? '', `the list of referrers of ${name}`);
+        return parsed.kind === 'index' ? parsed.manifests : undefined;
+    }
+    catch (error) {
+        if (error instanceof errors/* FormatError */.IF)
+            return undefined;
+        throw error;
+    }
+}
+function nextPage(headers, current) {
+    const [, target] = /<([^<>]+)>\s*;[^,]*\brel="?next\b/i.exec(headers.get('link') ?? '') ?? [];
+    if (target === undefined || !URL.canParse(target, current.href))
+        return undefined;
+    const next = new URL(target, current);
+    return next.origin === current.origin ? next : undefined;
+}
+async function findReferrers(registry, repository, digest) {
+    const manifests = await registry.listReferrers(repository, digest);
+    if (manifests !== undefined)
+        return { manifests, supported: true };
+    const list = await readReferrersTag(registry, repository, digest);
+    return { manifests: list?.entries ?? [], supported: false };
+}
+function referrersTag(digest) {
+    return digest.replace(':', '-');
+}
+async function readReferrersTag(registry, repository, digest) {
+    const tag = referrersTag(digest);
+    const stored = await registry.getManifest(repository, tag);
+    if (stored === undefined)
+        return undefined;
+    const name = (0,oci_reference/* formatReference */.FH)({ repository, tag });
+    const parsed = (0,oci_manifest/* parseManifest */.Ng)(stored.bytes, stored.mediaType, name);
+    if (parsed.mediaType === oci_manifest/* OCI_INDEX */.$p && parsed.kind === 'index')
+        return { stored, entries: parsed.manifests };
+    throw new RegistryError({
+        host: repository.host,
+        problem: 'other',
+        message: `${name} should be the list of referrers of ${digest}, but is an image`,
+        hint: 'Delete this tag.',
+    });
+}
+const CONFLICT_ATTEMPTS = 4;
+async function addReferrers(registry, repository, subject, added) {
+    for (let attempt = 1;; attempt++) {
+        const list = await readReferrersTag(registry, repository, subject);
+        const put = async (bytes) => {
+            await registry.putManifest(repository, referrersTag(subject), oci_manifest/* OCI_INDEX */.$p, bytes, list?.stored.etag);
+        };
+        const bytes = composeList(list, added);
+        if (bytes === undefined)
+            return;
+        const { error } = await settled(put(bytes));
+        if (error === undefined)
+            return;
+        if (error instanceof RegistryError && error.status === 412 && attempt < CONFLICT_ATTEMPTS)
+            continue;
+        const deleted = await findDeleted(registry, repository, list, error);
+        const rest = deleted.length > 0 ? composeList(list, added, deleted) : undefined;
+        if (rest === undefined)
+            throw error;
+        return put(rest);
+    }
+}
+function composeList(list, added, deleted = []) {
+    const missing = added.filter(({ digest }) => !list?.entries.some((entry) => entry.digest === digest));
+    if (missing.length === 0)
+        return undefined;
+    const before = list === undefined
+        ? { schemaVersion: 2, mediaType: oci_manifest/* OCI_INDEX */.$p, manifests: [] }
+        : JSON.parse(list.stored.bytes.toString('utf8'));
+    const manifests = [...before.manifests.filter(({ digest }) => !deleted.includes(digest)), ...missing];
+    return new TextEncoder().encode(JSON.stringify({ ...before, manifests }));
+}
+async function findDeleted(registry, repository, list, error) {
+    if (!(error instanceof RegistryError) || !/(BLOB|MANIFEST)_UNKNOWN/.test(error.code ?? ''))
+        return [];
+    const found = await settleAll((list?.entries ?? []).map(async ({ digest }) => (await registry.findDigest(repository, digest)) === undefined ? [digest] : []));
+    return found.flat();
+}
+
+;// CONCATENATED MODULE: ./lib/registry/client.js
+
+
+
+
+
+function createRegistry(settings) {
+    const requests = createRequests(settings);
+    return {
+        ...createManifestClient(requests),
+        ...createReferrersReader(requests),
+        ...createBlobReader(requests),
+        ...createBlobWriter(requests),
+    };
+}
+function shareLookUps(registry) {
+    const asked = new Map();
+    function share(key, { retryNotFound = false } = {}, ask) {
+        const known = asked.get(key);
+        if (known !== undefined && (known.retryNotFound || !retryNotFound))
+            return known.found;
+        const found = known === undefined ? ask() : known.found.then((one) => one ?? ask(), ask);
+        const own = { retryNotFound, found };
+        asked.set(key, own);
+        const forget = () => {
+            if (asked.get(key) === own)
+                asked.delete(key);
+        };
+        found.then((one) => one ?? forget(), forget);
+        return found;
+    }
+    return {
+        ...registry,
+        getManifest(repository, reference, options) {
+            const ask = () => registry.getManifest(repository, reference, options);
+            return (0,oci_reference/* isDigest */.Bc)(reference) ? share(`manifest ${(0,oci_reference/* formatRepository */.Sh)(repository)}@${reference}`, options, ask) : ask();
+        },
+        getBlob(repository, digest, limit, options) {
+            const ask = () => registry.getBlob(repository, digest, limit, options);
+            return share(`blob of at most ${limit} bytes ${(0,oci_reference/* formatRepository */.Sh)(repository)}@${digest}`, options, ask);
+        },
+        async hasBlob(repository, digest, options) {
+            const ask = async () => (await registry.hasBlob(repository, digest, options)) || undefined;
+            return (await share(`blob ${(0,oci_reference/* formatRepository */.Sh)(repository)}@${digest}`, options, ask)) === true;
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/nix/build.js
 
 
 
@@ -58539,7 +59169,7 @@ function derivationTarget({ derivation, output, nixVersion, }) {
     return major === 2 && minor < 15 ? derivation : `${derivation}^${output}`;
 }
 async function runBuild(call, target, choose, ignoredBefore = []) {
-    const args = ['build', '--json', '--no-link', ...(0,nix/* foreignOptions */.DK)(call)];
+    const args = ['build', '--json', '--no-link', ...call.setup.platformOptions];
     const { result, log } = await runNixLogged(args, [...call.nixArgs, ...target], process_output/* printLine */.wi);
     const ignoredSettings = [...new Set([...ignoredBefore, ...log.ignoredSettings])];
     if (result.exitCode !== 0)
@@ -58591,11 +59221,12 @@ function checkedPath(path, { installable }) {
 
 
 const DERIVATION_LIMIT = 16 * 1024 * 1024;
-async function readDerivation(path) {
+async function readDerivation(path, store = (0,store_path/* storeInPlace */.OS)()) {
     if (!(0,store_path/* isStorePath */.zP)(path))
         return undefined;
+    const place = (0,store_path/* placeOnDisk */.sV)(path, store);
     try {
-        const file = await openRegularFile(path, (0,external_node_path_.dirname)(path));
+        const file = await openRegularFile(place, (0,external_node_path_.dirname)(place));
         try {
             return file.size > DERIVATION_LIMIT ? undefined : (await readWhole(file, path)).toString('utf8');
         }
@@ -58614,10 +59245,10 @@ function requiresKvm(derivation) {
 function systemOfDerivation(derivation) {
     return /\],"([\w-]{1,100})",/.exec(derivation)?.[1];
 }
-async function unrelatedDescription({ derivation, stream, conf }) {
-    const image = await readDerivation(derivation);
-    const script = stream === undefined ? image : await readDerivation(stream);
-    const description = conf === undefined ? undefined : await readDerivation(conf);
+async function unrelatedDescription({ derivation, stream, conf }, store = (0,store_path/* storeInPlace */.OS)()) {
+    const image = await readDerivation(derivation, store);
+    const script = stream === undefined ? image : await readDerivation(stream, store);
+    const description = conf === undefined ? undefined : await readDerivation(conf, store);
     if (image === undefined || script === undefined || (conf !== undefined && description === undefined))
         return 'its derivation is not in the Nix store';
     if (stream !== undefined && !usesOnly(image, outputOfDerivation(script), isPipeline))
@@ -58662,7 +59293,7 @@ function unescapeText(text) {
 async function checkPrerequisites(call, evaluation, root = '/') {
     if (!call.runnerSystem.endsWith('-linux'))
         return preflight_NOTHING;
-    if (storePlaceOf(call.installable)?.storePath.endsWith('.drv') === false)
+    if ((0,nix_installable/* storePlaceOf */.u0)(call.installable)?.storePath.endsWith('.drv') === false)
         return preflight_NOTHING;
     const hasKvm = (await orUndefined((0,external_node_fs_promises_.access)((0,external_node_path_.join)(root, 'dev/kvm')).then(() => true))) === true;
     if (hasKvm && (await checkEmulation(call.system, call, root)) === preflight_NOTHING)
@@ -58680,59 +59311,34 @@ function asNotes({ warnings, notes }) {
     const reason = 'The system that builds the image is not known before the build.';
     return { warnings: [], notes: [...warnings.map((warning) => `${reason} ${warning}`), ...notes] };
 }
-const MACHINES = {
-    'x86_64-linux': '3e00',
-    'aarch64-linux': 'b700',
-    'armv7l-linux': '2800',
-    'armv6l-linux': '2800',
-    'i686-linux': '0300',
-    'powerpc64le-linux': '1500',
-    'riscv64-linux': 'f300',
-    's390x-linux': '0016',
-};
-const NATIVE = {
-    'x86_64-linux': ['i686-linux'],
-    'aarch64-linux': ['armv7l-linux', 'armv6l-linux'],
-    'armv7l-linux': ['armv6l-linux'],
-};
-async function checkEmulation(system, { runnerSystem }, root) {
-    const machine = MACHINES[system];
-    if (system === runnerSystem || NATIVE[runnerSystem]?.includes(system) || machine === undefined)
+async function checkEmulation(system, { system: wanted, runnerSystem, setup }, root) {
+    if (!nix_system/* SYSTEMS */.LB.includes(system) || (setup.hasBuilder && system === wanted))
         return preflight_NOTHING;
-    const registered = await isEmulationRegistered(machine, root);
-    if (registered === true)
+    const runs = await canRun(system, runnerSystem, root);
+    if (runs === true)
         return preflight_NOTHING;
-    const hint = `Unless the build only packs files, add before the step that installs Nix:
+    const exception = setup.platformConfigured ? 'the build only packs files' : 'a cache has the image';
+    const hint = `Unless ${exception}, add before the step that installs Nix:
   - uses: docker/setup-qemu-action@v4
 Or use ${describeRunner(system)}, or a remote builder for ${system}.`;
-    if (registered === false)
+    if (runs === false)
         return {
             warnings: [`No emulation is registered for ${system} on this runner, which is ${runnerSystem}. ${hint}`],
             notes: [],
         };
     return { warnings: [], notes: [`Can't determine whether this runner emulates ${system}. ${hint}`] };
 }
-async function isEmulationRegistered(machine, root) {
-    const folder = (0,external_node_path_.join)(root, 'proc/sys/fs/binfmt_misc');
-    const names = await orUndefined((0,external_node_fs_promises_.readdir)(folder));
-    if (!names?.includes('status')) {
-        const kinds = await orUndefined((0,external_node_fs_promises_.readFile)((0,external_node_path_.join)(root, 'proc/filesystems'), 'utf8'));
-        return kinds === undefined || /\bbinfmt_misc$/m.test(kinds) ? undefined : false;
-    }
-    const status = await orUndefined((0,external_node_fs_promises_.readFile)((0,external_node_path_.join)(folder, 'status'), 'utf8'));
-    if (status?.trim() === 'disabled')
-        return false;
-    const entries = await Promise.all(names.map((name) => orUndefined((0,external_node_fs_promises_.readFile)((0,external_node_path_.join)(folder, name), 'utf8'))));
-    return entries.some((entry) => entry?.startsWith('enabled\n') && entry.match(/^magic 7f454c46[0-9a-f]{28}([0-9a-f]{4})/m)?.[1] === machine);
-}
 async function checkKvm(call, { path: image, text, target }) {
+    const { store, platformOptions, systemFeatures } = call.setup;
+    if (systemFeatures?.includes('kvm') !== false)
+        return [];
     const needing = requiresKvm(text) ? [image] : [];
     for (const [, path = ''] of text.matchAll(/\("([^"]+\.drv)",\[/g))
-        if (await needsKvm(path))
+        if (await needsKvm(path, store))
             needing.push(path);
-    if (needing.length === 0 || (await hasKvmFeature()))
+    if (needing.length === 0)
         return [];
-    const plan = await queryNix(['build', '--dry-run', ...(0,nix/* foreignOptions */.DK)(call), ...call.nixArgs, target]);
+    const plan = await queryNix(['build', '--dry-run', ...platformOptions, ...call.nixArgs, target]);
     const [built] = needing.filter((path) => plan?.log.includes(path));
     if (built === undefined)
         return [];
@@ -58741,22 +59347,16 @@ async function checkKvm(call, { path: image, text, target }) {
 Or use a remote builder that has the feature kvm.`,
     ];
 }
-async function needsKvm(path) {
-    return requiresKvm((await readDerivation(path)) ?? '');
-}
-const preflight_SETTINGS = dist/* object */.Ikc({ 'system-features': dist/* object */.Ikc({ value: dist/* array */.YOg(dist/* string */.YjP()) }) });
-async function hasKvmFeature() {
-    const answer = (await queryNix(['config', 'show', '--json'])) ?? (await queryNix(['show-config', '--json']));
-    const settings = (0,lib_json/* readJson */.V)(preflight_SETTINGS, answer?.stdout ?? '');
-    return !settings.ok || settings.value['system-features'].value.includes('kvm');
+async function needsKvm(path, store) {
+    return requiresKvm((await readDerivation(path, store)) ?? '');
 }
 async function queryNix(args) {
     const result = await (0,nix/* runNix */.dI)(args, false);
     return result.exitCode === 0 ? result : undefined;
 }
-async function findDerivation({ installable }, evaluation) {
+async function findDerivation({ installable, setup }, evaluation) {
     const path = evaluation?.derivation ?? installable.text;
-    const text = path.endsWith('.drv') ? await readDerivation(path) : undefined;
+    const text = path.endsWith('.drv') ? await readDerivation(path, setup.store) : undefined;
     return text === undefined
         ? undefined
         : { path, text, target: evaluation === undefined ? path : derivationTarget(evaluation) };
@@ -58782,6 +59382,8 @@ async function orUndefined(reading) {
 
 
 
+
+
 async function buildImage(call, evaluation, mayDescribe, { log, phases }) {
     phases.enter('fetch and build');
     const short = await logDiskSpace('before', call.folders, log);
@@ -58791,22 +59393,27 @@ async function buildImage(call, evaluation, mayDescribe, { log, phases }) {
     for (const note of notes)
         log.info(note);
     const { name } = call.installable;
+    if (evaluation !== undefined)
+        logIgnoredSettings(evaluation.ignoredSettings, log);
     const complete = () => {
         phases.enter('fetch and build');
-        return runLogged(name, call, log, () => (evaluation ? buildDerivation(call, evaluation) : buildInstallable(call)));
+        return runLogged(name, call, evaluation, log, () => evaluation ? buildDerivation(call, evaluation) : buildInstallable(call));
     };
     const isDescribed = evaluation !== undefined && (evaluation.conf ?? evaluation.stream) !== undefined;
     const described = mayDescribe && isDescribed ? await buildDescribed(call, evaluation, log) : undefined;
     const storePath = described?.storePath ?? (await complete());
     await logDiskSpace('after', call.folders, log, short);
     return described
-        ? { ...described, complete: async () => findSource(await complete()) }
-        : findImageInStore(storePath, mayDescribe && !isDescribed, log);
+        ? { ...described, complete: async () => sourceInStore(await complete(), call.setup.store) }
+        : findImageInStore(storePath, call.setup.store, mayDescribe && !isDescribed, log);
 }
-async function findImageInStore(storePath, mayDescribe, log) {
-    const source = await findSource(storePath);
-    const described = mayDescribe ? await readDescribed(source, log) : undefined;
+async function findImageInStore(storePath, store, mayDescribe, log) {
+    const source = await sourceInStore(storePath, store);
+    const described = mayDescribe ? await readDescribed(source, store, log) : undefined;
     return described ? { storePath, source: described, complete: async () => source } : { storePath, source };
+}
+function sourceInStore(storePath, store) {
+    return findSource((0,store_path/* placeOnDisk */.sV)(storePath, store), store.place);
 }
 async function buildDescribed(call, evaluation, log) {
     const { storePath } = evaluation;
@@ -58822,19 +59429,20 @@ async function buildDescribed(call, evaluation, log) {
 }
 async function buildDescription(call, evaluation, log) {
     const { conf, stream } = evaluation;
-    const unrelated = await unrelatedDescription(evaluation);
+    const { store } = call.setup;
+    const unrelated = await unrelatedDescription(evaluation, store);
     if (unrelated !== undefined)
         throw new NotDescribed(unrelated);
-    const build = (derivation) => runLogged(`the layers of ${call.installable.name}`, call, log, () => buildDerivation(call, { ...evaluation, derivation, output: 'out' }));
+    const build = (derivation) => runLogged(`the layers of ${call.installable.name}`, call, evaluation, log, () => buildDerivation(call, { ...evaluation, derivation, output: 'out' }));
     if (conf !== undefined)
-        return readLayeredImage(await build(conf));
-    return readLayeredImage(await descriptionOfScript(await build(stream ?? '')));
+        return readLayeredImage(await build(conf), store);
+    return readLayeredImage(await descriptionOfScript(await build(stream ?? ''), store), store);
 }
-async function readDescribed({ path, format }, log) {
+async function readDescribed({ path, format }, store, log) {
     try {
         if (format === 'script')
-            return await readLayeredImage(await descriptionOfScript(path));
-        return format === 'nix2container' ? await readNix2containerImage(path) : undefined;
+            return await readLayeredImage(await descriptionOfScript(path, store), store);
+        return format === 'nix2container' ? await readNix2containerImage(path, store) : undefined;
     }
     catch (error) {
         logNotDescribed(error, path, log);
@@ -58852,6 +59460,8 @@ async function withReadableSource({ source, complete }, call, tempFolder, log, w
             return withReadableSource({ source: await complete() }, call, tempFolder, log, work);
         }
     }
+    if (source.format === 'script')
+        checkRunnable(source.path, call.setup.store);
     if (source.format !== 'nix2container')
         return work(source);
     return (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
@@ -58860,17 +59470,32 @@ async function withReadableSource({ source, complete }, call, tempFolder, log, w
         return work(await log.groupToolOutput(title, () => writeLayout(source, copy)));
     });
 }
+function checkRunnable(path, { name, place }) {
+    if (place === name)
+        return;
+    throw new errors/* ImageError */.C8({
+        message: `${path} is a script that runs programs in ${name}, but the Nix store of this runner is ${place}`,
+        hint: 'Build the image with dockerTools.buildLayeredImage.',
+    });
+}
 function logNotDescribed(error, name, log) {
     if (!(error instanceof NotDescribed))
         throw error;
     log.info(`Using the complete image ${name} instead of its description, because ${error.message}`);
 }
-async function runLogged(what, { system }, log, build) {
+async function runLogged(what, { system }, evaluation, log, build) {
     const { storePath, ignoredSettings } = await log.groupToolOutput(`Build ${what} for ${system}`, build);
     log.info(`Nix built ${storePath}`);
-    if (ignoredSettings.length > 0)
-        log.info(explainIgnoredSettings(ignoredSettings));
+    logIgnoredSettings(ignoredSettings.filter((name) => !evaluation?.ignoredSettings.includes(name)), log);
     return storePath;
+}
+function logIgnoredSettings(names, log) {
+    if (names.length === 0)
+        return;
+    if (names.some((name) => /substituters$|trusted-public-keys$/.test(name)))
+        log.notice(explainIgnoredSettings(names));
+    else
+        log.info(explainIgnoredSettings(names));
 }
 async function logDiskSpace(when, folders, log, warned = false) {
     const disks = await (0,disk/* freeSpace */.FP)(folders);
@@ -62143,8 +62768,6 @@ function listDetails({ system, storePath, pushed, tag, sbom }) {
 
 // EXTERNAL MODULE: ./lib/nix/flake-lock.js
 var flake_lock = __nccwpck_require__(57988);
-// EXTERNAL MODULE: ./lib/modes/revision.js
-var modes_revision = __nccwpck_require__(46943);
 ;// CONCATENATED MODULE: ./lib/modes/locked-inputs.js
 
 
@@ -62178,7 +62801,7 @@ function lockedFolder({ flake, installable, file, nixArgs }) {
     if (installable !== '' && !installable.includes('#'))
         return undefined;
     const reference = installable === '' ? flake : installable.replace(/#.*$/s, '') || '.';
-    const folder = (0,modes_revision/* localFlake */.Bi)(reference);
+    const folder = (0,nix_installable/* localFlake */.Bi)(reference);
     return folder && (0,external_node_path_.join)(folder, new URLSearchParams(reference.replace(/^[^?]*/, '')).get('dir') ?? '');
 }
 async function readLockFile(folder) {
@@ -62196,7 +62819,10 @@ async function readLockFile(folder) {
     }
 }
 
+// EXTERNAL MODULE: ./lib/modes/revision.js
+var modes_revision = __nccwpck_require__(46943);
 ;// CONCATENATED MODULE: ./lib/modes/build.js
+
 
 
 
@@ -62233,37 +62859,42 @@ async function build(inputs, workflow, tools) {
     phases.enter('check access');
     const { runnerSystem, tempFolder } = workflow;
     const platform = (0,nix_system/* platformOf */.tj)(system);
-    const requested = installableOf(inputs, runnerSystem);
-    const local = await addLocalImage(requested, runnerSystem, log);
-    const installable = local ?? requested;
+    const requested = (0,nix_installable/* installableOf */.Lz)(inputs, runnerSystem);
     const revision = push ? await (0,modes_revision/* findRevision */.pV)(inputs, workflow, log) : '';
     const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' };
     if (warning)
         log.warning(warning);
     const comparing = push ? undefined : findComparable(registry, inputs.reuseFrom, platform, log);
+    const readingSetup = readNixSetup({ system, runnerSystem }, nixArgs);
+    readingSetup.catch(() => undefined);
+    const published = shareLookUps(registry);
     const [previous] = await Promise.all([
-        push ? readPreviousImages(registry, inputs.reuseFrom, log) : [],
+        push ? readPreviousImages(published, inputs.reuseFrom, log) : [],
         push ? checkPushing(inputs, tag, platform, registry) : undefined,
     ]);
-    const call = { installable, nixArgs, system, runnerSystem, folders: [(0,store_path/* storeFolder */.IS)(), tempFolder] };
+    const setup = await readingSetup;
+    const local = await addLocalImage(requested, runnerSystem, setup, log);
+    const installable = local ?? requested;
+    const folders = [setup.store.place, tempFolder];
+    const call = { installable, nixArgs, system, runnerSystem, setup, folders };
     const withRegistry = inputs.pushWith === 'registry';
     if (push)
         preloadArtifactClient();
     if (local === undefined)
         phases.enter('evaluate');
-    const [published, evaluation] = await Promise.all([
-        findPublished(registry, withRegistry ? previous : [], inputs.images, platform, log),
+    const [layerCache, evaluation] = await Promise.all([
+        findPublished(published, withRegistry ? previous : [], inputs.images, platform, log),
         local === undefined ? evaluateImage(call, log) : undefined,
     ]);
     const locked = push ? await findLockedInputs(inputs, log) : undefined;
     const format = withRegistry ? inputs.compression.format : undefined;
     const request = { ...inputs, installable, format, runnerSystem };
-    const unchanged = await lookForUnchanged(request, previous, registry, log, async () => storePathBeforeBuild(installable, evaluation));
+    const unchanged = await lookForUnchanged(request, previous, published, log, async () => storePathBeforeBuild(installable, evaluation));
     const identity = { revision, tag, workflow, evaluated: { derivation: evaluation?.derivation, inputs: locked } };
     if (unchanged !== undefined)
         return reuseImage(unchanged, inputs, identity, tools);
     const image = local
-        ? await findImageInStore(local.text, withRegistry, log)
+        ? await findImageInStore(local.text, setup.store, withRegistry, log)
         : await buildImage(call, evaluation, withRegistry, tools);
     const { storePath } = image;
     checkLoadable(image.source, inputs.pushWith);
@@ -62279,7 +62910,7 @@ async function build(inputs, workflow, tools) {
         }
         const pushing = { source, images: inputs.images, tag, platform, check };
         const { compression, labels } = inputs;
-        const describing = { platform, images: inputs.images, previous, tempFolder };
+        const describing = { platform, images: inputs.images, previous, tempFolder, setup };
         const pending = inputs.sbom && withRegistry ? startSbom(source, describing, registry, log) : undefined;
         const test = testOf(inputs, storePath, tempFolder, tools);
         let sbom;
@@ -62291,7 +62922,7 @@ async function build(inputs, workflow, tools) {
                 log.info(`Pushed the SBOM: ${sbom.digest}`);
         };
         const { layers, info, images } = withRegistry
-            ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder, beforeTag }, registry, log)
+            ? await pushImage({ ...pushing, published: layerCache, compression, labels, storePath, tempFolder, beforeTag }, registry, log)
             : await pushWithDocker({ ...pushing, onWrite }, registry, log);
         const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity));
         phases.enter('hand over');
@@ -62923,134 +63554,6 @@ function originOf(annotations) {
     return { revision: annotations[annotation/* REVISION */.sP], source: annotations[annotation/* SOURCE */.u2] };
 }
 
-;// CONCATENATED MODULE: ./lib/registry/referrers.js
-
-
-
-
-
-
-
-
-const referrers_LIST_LIMIT = 4 * 1024 * 1024;
-const PAGES_LIMIT = 32;
-const UNRELATED = new Set([401, 403, 408, 429]);
-function createReferrersReader({ http, transport, errorOf, }) {
-    return {
-        async listReferrers(repository, digest) {
-            const name = formatContentName(repository, digest);
-            const first = {
-                method: 'GET',
-                repository,
-                access: 'pull',
-                path: `referrers/${digest}`,
-                headers: { accept: oci_manifest/* OCI_INDEX */.$p },
-                limit: referrers_LIST_LIMIT,
-                operation: `list the referrers of ${name}`,
-            };
-            const manifests = [];
-            let call = first;
-            for (let page = 0; call !== undefined && page < PAGES_LIMIT; page++) {
-                const reply = await transport.send(call);
-                if (!reply.ok && (UNRELATED.has(reply.status) || reply.status >= 500))
-                    throw await errorOf(call, http.drain(reply));
-                const listed = isSuccess(reply) ? referrers_entriesOf(contentWithinLimit(reply, call), reply.headers, name) : undefined;
-                if (listed === undefined)
-                    return undefined;
-                manifests.push(...listed);
-                const next = nextPage(reply.headers, reply.url);
-                call = next && { ...first, path: next };
-            }
-            return manifests;
-        },
-    };
-}
-const EMPTY_LIST = dist/* object */.Ikc({ mediaType: dist/* literal */.euz(oci_manifest/* OCI_INDEX */.$p), manifests: dist/* null */.chJ() });
-function referrers_entriesOf(bytes, headers, name) {
-    if ((0,lib_json/* readJson */.V)(EMPTY_LIST, bytes).ok)
-        return [];
-    try {
-        const parsed = (0,oci_manifest/* parseManifest */.Ng)(bytes, headers.get('content-type') ?? '', `the list of referrers of ${name}`);
-        return parsed.kind === 'index' ? parsed.manifests : undefined;
-    }
-    catch (error) {
-        if (error instanceof errors/* FormatError */.IF)
-            return undefined;
-        throw error;
-    }
-}
-function nextPage(headers, current) {
-    const [, target] = /<([^<>]+)>\s*;[^,]*\brel="?next\b/i.exec(headers.get('link') ?? '') ?? [];
-    if (target === undefined || !URL.canParse(target, current.href))
-        return undefined;
-    const next = new URL(target, current);
-    return next.origin === current.origin ? next : undefined;
-}
-async function findReferrers(registry, repository, digest) {
-    const manifests = await registry.listReferrers(repository, digest);
-    if (manifests !== undefined)
-        return { manifests, supported: true };
-    const list = await readReferrersTag(registry, repository, digest);
-    return { manifests: list?.entries ?? [], supported: false };
-}
-function referrersTag(digest) {
-    return digest.replace(':', '-');
-}
-async function readReferrersTag(registry, repository, digest) {
-    const tag = referrersTag(digest);
-    const stored = await registry.getManifest(repository, tag);
-    if (stored === undefined)
-        return undefined;
-    const name = (0,oci_reference/* formatReference */.FH)({ repository, tag });
-    const parsed = (0,oci_manifest/* parseManifest */.Ng)(stored.bytes, stored.mediaType, name);
-    if (parsed.mediaType === oci_manifest/* OCI_INDEX */.$p && parsed.kind === 'index')
-        return { stored, entries: parsed.manifests };
-    throw new RegistryError({
-        host: repository.host,
-        problem: 'other',
-        message: `${name} should be the list of referrers of ${digest}, but is an image`,
-        hint: 'Delete this tag.',
-    });
-}
-const CONFLICT_ATTEMPTS = 4;
-async function addReferrers(registry, repository, subject, added) {
-    for (let attempt = 1;; attempt++) {
-        const list = await readReferrersTag(registry, repository, subject);
-        const put = async (bytes) => {
-            await registry.putManifest(repository, referrersTag(subject), oci_manifest/* OCI_INDEX */.$p, bytes, list?.stored.etag);
-        };
-        const bytes = composeList(list, added);
-        if (bytes === undefined)
-            return;
-        const { error } = await settled(put(bytes));
-        if (error === undefined)
-            return;
-        if (error instanceof RegistryError && error.status === 412 && attempt < CONFLICT_ATTEMPTS)
-            continue;
-        const deleted = await findDeleted(registry, repository, list, error);
-        const rest = deleted.length > 0 ? composeList(list, added, deleted) : undefined;
-        if (rest === undefined)
-            throw error;
-        return put(rest);
-    }
-}
-function composeList(list, added, deleted = []) {
-    const missing = added.filter(({ digest }) => !list?.entries.some((entry) => entry.digest === digest));
-    if (missing.length === 0)
-        return undefined;
-    const before = list === undefined
-        ? { schemaVersion: 2, mediaType: oci_manifest/* OCI_INDEX */.$p, manifests: [] }
-        : JSON.parse(list.stored.bytes.toString('utf8'));
-    const manifests = [...before.manifests.filter(({ digest }) => !deleted.includes(digest)), ...missing];
-    return new TextEncoder().encode(JSON.stringify({ ...before, manifests }));
-}
-async function findDeleted(registry, repository, list, error) {
-    if (!(error instanceof RegistryError) || !/(BLOB|MANIFEST)_UNKNOWN/.test(error.code ?? ''))
-        return [];
-    const found = await settleAll((list?.entries ?? []).map(async ({ digest }) => (await registry.findDigest(repository, digest)) === undefined ? [digest] : []));
-    return found.flat();
-}
-
 ;// CONCATENATED MODULE: ./lib/registry/copy-referrers.js
 
 
@@ -63409,171 +63912,6 @@ function checkMembers(members, images, systems) {
             message: `${name} has an image for ${extra.join(', ')}, which \`systems\` does not list`,
             hint: 'No tag has moved. Add these systems to `systems`, or remove `systems` to publish everything that was built.',
         });
-}
-
-;// CONCATENATED MODULE: ./lib/registry/manifests.js
-
-
-
-
-
-
-
-
-const MANIFEST_LIMIT = 4 * 1024 * 1024;
-function createManifestClient(requests) {
-    const { transport, http, retryDoubtful } = requests;
-    async function readManifest(repository, reference) {
-        const call = { ...manifestCall('GET', repository, reference), limit: MANIFEST_LIMIT };
-        const reply = await requests.find(call);
-        if (reply === undefined)
-            return undefined;
-        const bytes = contentWithinLimit(reply, call);
-        const digest = (0,oci_reference/* digestOf */.ol)(bytes);
-        const expected = (0,oci_reference/* isDigest */.Bc)(reference) ? reference : (reply.headers.get('docker-content-digest') ?? '');
-        if ((0,oci_reference/* isDigest */.Bc)(expected) && expected !== digest)
-            throw wrongDigest(call, expected, digest);
-        if (!(0,oci_reference/* isDigest */.Bc)(expected) && !/^\s*\{/.test(bytes.subarray(0, 256).toString('latin1')))
-            throw notManifest(call);
-        const etag = (0,oci_reference/* isDigest */.Bc)(reference) ? undefined : strongEtag(reply.headers);
-        return { bytes, digest, mediaType: reply.headers.get('content-type') ?? '', ...(etag !== undefined && { etag }) };
-    }
-    function findDigest(repository, reference) {
-        const digestIn = ({ headers }) => {
-            const digest = headers.get('docker-content-digest') ?? '';
-            return (0,oci_reference/* isDigest */.Bc)(digest) ? digest : undefined;
-        };
-        const read = async () => (await retryDoubtful(() => readManifest(repository, reference)))?.digest;
-        return requests.look(manifestCall('HEAD', repository, reference), digestIn, read);
-    }
-    async function sendManifest(call, digest) {
-        const { value: reply, error } = await settled(transport.send(call));
-        if (reply !== undefined && (reply.ok || isClientError(reply)))
-            return http.drain(reply);
-        if (reply === undefined && !isRetryableError(errorCode(error), true))
-            throw error;
-        const { body: _, ...look } = call;
-        const headers = { accept: oci_manifest/* MANIFEST_TYPES */._P.join(', ') };
-        const { value: found } = await settled(transport.send({ ...look, method: 'HEAD', headers }));
-        if (found !== undefined && provesManifest(http.drain(found), digest))
-            return found;
-        if (reply === undefined)
-            throw error;
-        return reply;
-    }
-    return {
-        getManifest: (repository, reference, options) => requests.retryNotFound(formatContentName(repository, reference), () => retryDoubtful(() => readManifest(repository, reference)), options, ({ digest }) => digest === options?.outdated),
-        findDigest,
-        async putManifest(repository, reference, mediaType, bytes, etag) {
-            const digest = (0,oci_reference/* digestOf */.ol)(bytes);
-            const name = formatContentName(repository, reference);
-            const headers = { 'content-type': mediaType, ...(etag !== undefined && { 'if-match': etag }) };
-            const call = { ...manifestCall('PUT', repository, reference, headers), body: bytes };
-            const write = async () => {
-                const send = () => transport.retry(repository, call.operation, (work) => sendManifest({ ...call, work }, digest));
-                const reply = await send();
-                if (!reply.ok || provesManifest(reply, digest))
-                    return reply;
-                if ((await findDigest(repository, reference)) === digest)
-                    return reply;
-                throw notStored(call, reply, digest);
-            };
-            const { value: reply, error } = await settled(retryDoubtful(() => requests.retryRefused(name, write)));
-            if (reply?.ok)
-                return indexedSubject(reply);
-            const failure = reply === undefined ? error : await requests.errorOf({ ...call, mediaType }, reply);
-            const refused = reply !== undefined && isClientError(reply) && reply.tries === undefined;
-            if (refused && ((0,oci_reference/* isDigest */.Bc)(reference) || !mayBeImmutableTag(failure)))
-                throw failure;
-            const current = await settled(findDigest(repository, reference));
-            if (refused)
-                throw immutableTagError(failure, name, current.value, digest);
-            if (current.value === digest)
-                return undefined;
-            throw withCurrentState(failure, name, current);
-        },
-        async deleteTag(repository, tag) {
-            const reply = http.drain(await transport.send(manifestCall('DELETE', repository, tag)));
-            if (!isSuccess(reply))
-                return false;
-            return reply.status === 202 || (await findDigest(repository, tag)) === undefined;
-        },
-    };
-}
-function manifestCall(method, repository, reference, headers = { accept: oci_manifest/* MANIFEST_TYPES */._P.join(', ') }) {
-    const name = formatContentName(repository, reference);
-    const verb = { GET: 'read', HEAD: 'look for', PUT: 'write', POST: 'write', DELETE: 'delete' }[method];
-    const access = { GET: 'pull', HEAD: 'pull', PUT: 'pull,push', POST: 'pull,push', DELETE: 'delete' }[method];
-    return { method, repository, access, path: `manifests/${reference}`, headers, operation: `${verb} ${name}` };
-}
-function strongEtag(headers) {
-    const etag = headers.get('etag') ?? '';
-    return /^"[\x21\x23-\x7e]+"$/.test(etag) ? etag : undefined;
-}
-function indexedSubject({ headers }) {
-    const subject = headers.get('oci-subject') ?? '';
-    return (0,oci_reference/* isDigest */.Bc)(subject) ? subject : undefined;
-}
-function notManifest({ repository, operation }) {
-    return new RegistryError({
-        host: repository.host,
-        problem: 'doubtful',
-        message: `Can't ${operation}: the answer is not a manifest`,
-    });
-}
-function provesManifest({ status, headers }, digest) {
-    const stored = headers.get('docker-content-digest') ?? '';
-    if ((0,oci_reference/* isDigest */.Bc)(stored))
-        return stored === digest && (status === 200 || status === 201 || status === 202);
-    return status === 201;
-}
-
-;// CONCATENATED MODULE: ./lib/registry/client.js
-
-
-
-
-
-function createRegistry(settings) {
-    const requests = createRequests(settings);
-    return {
-        ...createManifestClient(requests),
-        ...createReferrersReader(requests),
-        ...createBlobReader(requests),
-        ...createBlobWriter(requests),
-    };
-}
-function shareLookUps(registry) {
-    const asked = new Map();
-    function share(key, { retryNotFound = false } = {}, ask) {
-        const known = asked.get(key);
-        if (known !== undefined && (known.retryNotFound || !retryNotFound))
-            return known.found;
-        const found = known === undefined ? ask() : known.found.then((one) => one ?? ask(), ask);
-        const own = { retryNotFound, found };
-        asked.set(key, own);
-        const forget = () => {
-            if (asked.get(key) === own)
-                asked.delete(key);
-        };
-        found.then((one) => one ?? forget(), forget);
-        return found;
-    }
-    return {
-        ...registry,
-        getManifest(repository, reference, options) {
-            const ask = () => registry.getManifest(repository, reference, options);
-            return (0,oci_reference/* isDigest */.Bc)(reference) ? share(`manifest ${(0,oci_reference/* formatRepository */.Sh)(repository)}@${reference}`, options, ask) : ask();
-        },
-        getBlob(repository, digest, limit, options) {
-            const ask = () => registry.getBlob(repository, digest, limit, options);
-            return share(`blob of at most ${limit} bytes ${(0,oci_reference/* formatRepository */.Sh)(repository)}@${digest}`, options, ask);
-        },
-        async hasBlob(repository, digest, options) {
-            const ask = async () => (await registry.hasBlob(repository, digest, options)) || undefined;
-            return (await share(`blob ${(0,oci_reference/* formatRepository */.Sh)(repository)}@${digest}`, options, ask)) === true;
-        },
-    };
 }
 
 ;// CONCATENATED MODULE: ./lib/attest/attach.js
@@ -64359,6 +64697,8 @@ async function readTags(tags, { origin, head }, { token, allowOlder }, { api, re
 
 
 
+
+
 async function listSystems(call, log) {
     log.info(`Listing the systems of the flake ${call.flake}`);
     const run = await evaluate_systems_evaluate(call, '', [], 'builtins.attrNames', (line) => log.info(line));
@@ -64369,11 +64709,13 @@ async function listSystems(call, log) {
 }
 async function evaluateSystems(call, systems, needsStorePath, limit, log) {
     const supported = systems.filter((system) => nix_system/* SYSTEMS */.LB.includes(system));
+    const settings = supported.some(needsStorePath) ? await readSettings(call.nixArgs) : undefined;
     let ended = 0;
     const evaluated = await mapAtMost(limit, supported, async (system) => {
         log.info(`Evaluating ${call.attribute} for ${system}`);
         const start = performance.now();
-        const image = await evaluateSystem(call, system, needsStorePath(system), log);
+        const setup = settings && needsStorePath(system) ? await setupOf({ ...call, system }, settings, call.nixArgs) : undefined;
+        const image = await evaluateSystem(call, system, setup?.platformOptions, log);
         const seconds = ((performance.now() - start) / 1000).toFixed(1);
         const failed = image.kind === 'failed' || image.kind === 'unknown';
         log.info(`Evaluated ${++ended} of ${supported.length} systems: ${system} ${failed ? 'failed after' : 'took'} ${seconds} s`);
@@ -64385,7 +64727,8 @@ function evaluationsAtOnce(available, processors) {
     return Math.max(1, Math.min(processors, Math.floor(available / EVALUATION_MEMORY)));
 }
 const EVALUATION_MEMORY = 1e9;
-async function evaluateSystem(call, system, withStorePath, log) {
+async function evaluateSystem(call, system, platformOptions, log) {
+    const withStorePath = platformOptions !== undefined;
     let steps = {};
     const show = (line) => {
         const step = readStep(line);
@@ -64394,9 +64737,7 @@ async function evaluateSystem(call, system, withStorePath, log) {
         else
             steps = { ...steps, ...step };
     };
-    const text = `${call.flake}#packages.${system}.${call.attribute}`;
-    const installable = { options: [], text, name: text };
-    const options = withStorePath ? (0,nix/* foreignOptions */.DK)({ ...call, installable, system }) : WITHOUT_BUILDS;
+    const options = platformOptions ?? WITHOUT_BUILDS;
     const apply = evaluate_systems_describeImage(attributeNames(call.attribute), withStorePath);
     const run = await evaluate_systems_evaluate(call, `.${system}`, options, apply, show);
     const { exitCode, stdout } = run.result;
@@ -64473,7 +64814,6 @@ function detailOf({ result, log }) {
 
 
 
-
 function chooseSystems(images, call) {
     if (!images.some(({ kind }) => kind === 'found' || kind === 'unknown'))
         throw noImage(images, call);
@@ -64526,7 +64866,8 @@ function assertPlanned(wanted, planned, images, { flake, attribute }) {
         });
 }
 const CHANGE_SYSTEMS = 'Remove these systems from `systems`, or add the image for them to the flake.';
-function noImage(images, { flake, attribute, runnerSystem }) {
+function noImage(images, call) {
+    const { flake, attribute } = call;
     const failed = images.filter((image) => image.kind === 'failed');
     const [first] = failed;
     const lacking = images.some(({ kind }) => kind === 'absent' || kind === 'unsuitable');
@@ -64545,13 +64886,10 @@ function noImage(images, { flake, attribute, runnerSystem }) {
             'The flake has these packages:',
             ...images.map((image) => formatImage(image, attribute)),
         ].join('\n'),
-        hint: explainFailures(failed, runnerSystem) ??
+        hint: explainPackagesFailure(failed.map(({ detail }) => detail).join('\n'), call) ??
             `Correct the image in the flake, or set \`attribute\` to another package. To see where the evaluation fails, run:
   nix eval --show-trace ${flake}#packages.${first.system}.${attribute}`,
     });
-}
-function explainFailures(failed, runnerSystem) {
-    return explainBuildFailure(failed.map(({ detail }) => detail).join('\n'), { runnerSystem });
 }
 function formatImage(image, attribute) {
     const { system } = image;
@@ -64596,6 +64934,7 @@ const TYPES = {
 
 
 
+
 async function plan(inputs, workflow, tools) {
     const { log } = tools;
     const { systems, unchanged } = await examineSystems(inputs, workflow, tools);
@@ -64624,7 +64963,7 @@ ${systems.map((system) => `    ${system}=label`).join('\n')}`;
 async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
     const { flake, attribute, nixArgs } = inputs;
     const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`;
-    const call = { flake, attribute, nixArgs, runnerSystem, missing };
+    const call = { flake, attribute, nixArgs, runnerSystem, missing, submodules: await submodulesOf(flake) };
     const offered = await listSystems(call, log);
     const systems = inputs.systems.length === 0 ? offered : inputs.systems;
     assertOffered(systems, offered, call);
@@ -64645,7 +64984,7 @@ async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
         if (image.kind !== 'found')
             continue;
         const { system, storePath } = image;
-        const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem);
+        const installable = (0,nix_installable/* installableOf */.Lz)({ ...inputs, installable: '', file: '', system }, runnerSystem);
         const question = { ...inputs, installable, system, runnerSystem };
         if (await lookForUnchanged(question, earlier, shared, log, async () => storePath))
             unchanged.add(system);
@@ -65018,15 +65357,16 @@ async function findBuiltRevision(inputs) {
 }
 async function buildConfig(inputs, { runnerSystem, tempFolder }, { log, phases }) {
     const { system, nixArgs } = inputs;
-    const requested = installableOf(inputs, runnerSystem);
-    const local = await addLocalImage(requested, runnerSystem, log);
-    const folders = [(0,store_path/* storeFolder */.IS)(), tempFolder];
-    const call = { installable: local ?? requested, nixArgs, system, runnerSystem, folders };
+    const requested = (0,nix_installable/* installableOf */.Lz)(inputs, runnerSystem);
+    const setup = await readNixSetup({ system, runnerSystem }, nixArgs);
+    const local = await addLocalImage(requested, runnerSystem, setup, log);
+    const folders = [setup.store.place, tempFolder];
+    const call = { installable: local ?? requested, nixArgs, system, runnerSystem, setup, folders };
     if (local === undefined)
         phases.enter('evaluate');
     const evaluation = local === undefined ? await evaluateImage(call, log) : undefined;
     const image = local
-        ? await findImageInStore(local.text, true, log)
+        ? await findImageInStore(local.text, setup.store, true, log)
         : await buildImage(call, evaluation, true, { log, phases });
     return withReadableSource(image, call, tempFolder, log, async (source) => {
         phases.enter('read');
@@ -65264,8 +65604,8 @@ var nix_nix = __nccwpck_require__(83020);
 var system = __nccwpck_require__(15294);
 // EXTERNAL MODULE: ./lib/oci/platform.js
 var platform = __nccwpck_require__(17122);
-// EXTERNAL MODULE: ./lib/run-mode.js + 148 modules
-var run_mode = __nccwpck_require__(88492);
+// EXTERNAL MODULE: ./lib/run-mode.js + 152 modules
+var run_mode = __nccwpck_require__(34737);
 // EXTERNAL MODULE: ./lib/secrets.js
 var secrets = __nccwpck_require__(80150);
 ;// CONCATENATED MODULE: ./lib/version.js

@@ -50,6 +50,26 @@ describe('a path', () => {
     expect(await read(join(root, name))).toBe(content)
   })
 
+  test('may have links to `/nix/store` in a store below another root', async () => {
+    const store = join(folder, 'root/nix/store')
+    const text = async (path: string) => {
+      const file = await openRegularFile(path, store)
+      return buffer(contentOf(file, path)).then(String)
+    }
+    await mkdir(join(store, 'one/deep'), { recursive: true })
+    await writeFile(join(store, 'one/deep/file'), 'in the store')
+    await symlink('/nix/store/one', join(store, 'two'))
+    await symlink('two/deep', join(store, 'three'))
+    await symlink('/nix/store/three/file', join(store, 'four'))
+    for (const path of ['two/deep/file', 'three/file', 'four'])
+      expect(await text(join(store, path))).toBe('in the store')
+    await symlink('/nix/store/missing', join(store, 'five'))
+    expect(await resolveWithin(join(store, 'five'), store)).toBeUndefined()
+    await symlink('/nix/store/../../../secret', join(store, 'six'))
+    await symlink('/nix/store/seven', join(store, 'seven'))
+    for (const path of ['six', 'seven']) await expect(text(join(store, path))).rejects.toThrow(FileError)
+  })
+
   test('may have links that stay in the folder', async () => {
     await link('first', 'second')
     await link('second', join(root, 'inner/../file'))

@@ -44,7 +44,7 @@ function recipeOf(paths: readonly string[], changes: Partial<LayerRecipe> = {}):
 }
 
 function readLayer(recipe: LayerRecipe): Promise<Buffer> {
-  return buffer(copies(readStoreLayer(recipe, { root })))
+  return buffer(copies(readStoreLayer(recipe, { place: join(root, recipe.storeDir) })))
 }
 
 /** Copies the chunks, each of which is valid only until the next one is read. */
@@ -301,7 +301,7 @@ describe('the layer has the bytes that Python writes, with', () => {
     truncateSync(inRoot(`${PACKAGE}/file`), size)
     const recipe = recipeOf([PACKAGE])
     const headers: Buffer[] = []
-    for await (const chunk of readStoreLayer(recipe, { root })) {
+    for await (const chunk of readStoreLayer(recipe, { place: join(root, STORE) })) {
       headers.push(Buffer.from(chunk.subarray(0, start)))
       break
     }
@@ -387,7 +387,7 @@ function addTree(path: Buffer, tree: Tree): void {
 
 describe('a layer that can’t be read is an error that names the path', () => {
   async function errorOf(recipe: LayerRecipe, onFirstChunk: () => void = () => undefined): Promise<unknown> {
-    const chunks = readStoreLayer(recipe, { root })
+    const chunks = readStoreLayer(recipe, { place: join(root, STORE) })
     try {
       await chunks.next()
       onFirstChunk()
@@ -488,7 +488,7 @@ test('other work of the process continues while a layer is read', async () => {
   }
   let immediate = setImmediate(count)
   let chunks = 0
-  for await (const _ of readStoreLayer(recipeOf([PACKAGE]), { root })) chunks++
+  for await (const _ of readStoreLayer(recipeOf([PACKAGE]), { place: join(root, STORE) })) chunks++
   clearImmediate(immediate)
   expect(chunks).toBeGreaterThan(10)
   expect(turns).toBeGreaterThanOrEqual(chunks - 1)
@@ -496,7 +496,7 @@ test('other work of the process continues while a layer is read', async () => {
 
 test('a layer that is not read to its end leaves no file open', async () => {
   addFile(PACKAGE, Buffer.alloc(4e6))
-  for await (const _ of readStoreLayer(recipeOf([PACKAGE]), { root })) {
+  for await (const _ of readStoreLayer(recipeOf([PACKAGE]), { place: join(root, STORE) })) {
     expect(openFiles()).toEqual([join(root, PACKAGE)])
     break
   }

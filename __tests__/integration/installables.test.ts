@@ -501,7 +501,7 @@ function nix2containerFlake(system: string, packages: string): string {
       '') // {
         copyTo = shell "copy-to" ''
           mkdir -p $out/bin
-          printf '#!/bin/sh\\nshift\\nexec skopeo --insecure-policy copy docker-archive:%s "$@"\\n' \${written} > $out/bin/copy-to
+          printf '#!/bin/sh\\n[ "$1" = --dest-oci-accept-uncompressed-layers ] || exit 1\\nshift\\nexec skopeo --insecure-policy copy docker-archive:%s "$@"\\n' \${written} > $out/bin/copy-to
           chmod 755 $out/bin/copy-to
         '';
         inherit image;

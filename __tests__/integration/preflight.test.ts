@@ -10,7 +10,7 @@ import { withFiles } from '../support/preload.ts'
 // The information that real Nix gives about a derivation before building it, on a machine without /dev/kvm.
 
 const run = promisify(execFile)
-const [preflight, evaluate] = ['preflight', 'evaluate'].map(
+const [preflight, evaluate, setup] = ['preflight', 'evaluate', 'setup'].map(
   (module) => new URL(`../../src/nix/${module}.ts`, import.meta.url).href,
 )
 
@@ -60,7 +60,9 @@ async function reported(
   }
   const script = `import { checkPrerequisites } from ${JSON.stringify(preflight)}
     import { evaluateImage } from ${JSON.stringify(evaluate)}
-    const call = ${JSON.stringify(call)}
+    import { readNixSetup } from ${JSON.stringify(setup)}
+    const given = ${JSON.stringify(call)}
+    const call = { ...given, setup: await readNixSetup(given, given.nixArgs) }
     const evaluation = await evaluateImage(call, { info: () => undefined })
     console.log(JSON.stringify(await checkPrerequisites(call, evaluation, ${JSON.stringify(machine)})))`
   const { stdout } = await run(process.execPath, ['--input-type=module', '--eval', script], {

@@ -58,8 +58,8 @@ describe('a flake with settings', () => {
       in derivation { name = "image.tar"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-c" "${command}" ]; inherit image; };
     };
   }`
-  const ADVICE = `Nix ignores settings in the flake's nixConfig: extra-substituters. If you trust the flake, allow them:
-  nix-args: --accept-flake-config`
+  const ADVICE =
+    "Nix ignores settings in the flake's nixConfig: extra-substituters. To apply them, set `nix-args: --accept-flake-config`, which trusts the flake with every setting, such as caches to download from and programs to run."
 
   async function build(command: string, nixArgs = '') {
     const cwd = await flakeWith(flake(command))
@@ -67,13 +67,16 @@ describe('a flake with settings', () => {
     return lab.build('x86_64-linux', { cwd, inputs: { push: 'false', 'nix-args': nixArgs } })
   }
 
-  test('is built without them, and the log says how to allow them', async () => {
-    expect(passed(await build('cp $image $out')).log).toContain(ADVICE)
+  test('is built without them, and a notice before the build says how to allow them', async () => {
+    const { log, notices } = passed(await build('cp $image $out'))
+    expect(notices).toEqual([ADVICE])
+    expect(log.indexOf(ADVICE)).toBeLessThan(log.indexOf('##[group]Build '))
   })
 
   test('is built with them if they are allowed', async () => {
-    const { log } = passed(await build('cp $image $out', '--accept-flake-config'))
+    const { log, notices } = passed(await build('cp $image $out', '--accept-flake-config'))
     expect(log).not.toContain('Nix ignores settings')
+    expect(notices).toEqual([])
   })
 
   test('that can’t be built without them fails with an error that says so', async () => {

@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globa
 import { NixError } from '../../src/errors.ts'
 import { buildDerivation, buildInstallable, derivationTarget } from '../../src/nix/build.ts'
 import type { NixBuildCall } from '../../src/nix/failure.ts'
+import { PLAIN_SETUP } from '../support/nix.ts'
 
 const OUTPUT = `/nix/store/${'0'.repeat(32)}-image.tar.gz`
 const REMINDER = 'Nix is still running'
@@ -57,7 +58,14 @@ async function nixIs(script: string): Promise<void> {
 
 function callOf(text: string): NixBuildCall {
   const system = 'x86_64-linux'
-  return { installable: { options: [], text, name: text }, nixArgs: [], folders: [], system, runnerSystem: system }
+  return {
+    installable: { options: [], text, name: text },
+    nixArgs: [],
+    folders: [],
+    system,
+    runnerSystem: system,
+    setup: PLAIN_SETUP,
+  }
 }
 
 async function build(text = '.#app'): Promise<string> {
@@ -119,7 +127,7 @@ test('settings that Nix ignored in the evaluation are reported with the build, e
   await nixIs('echo "error: no" >&2; exit 1')
   const failing = buildDerivation(callOf('.#app'), evaluated)
   await expect(whileBuilding(failing, () => undefined)).rejects.toThrow(
-    "Nix ignores settings in the flake's nixConfig: a, b. If you trust the flake, allow them:",
+    "Nix ignores settings in the flake's nixConfig: a, b. To apply them, set `nix-args: --accept-flake-config`",
   )
 })
 

@@ -92,6 +92,30 @@ test.each([
   expect(hint).not.toMatch(/qemu|runs-on/)
 })
 
+describe('with a remote builder for the system, emulation is not suggested', () => {
+  const withBuilder = { ...onX86, hasBuilder: true }
+
+  test('if a program ran on the wrong machine', () => {
+    const hint = explainBuildFailure(
+      "error: executing '/nix/store/00-bash-5.2/bin/bash': Exec format error",
+      withBuilder,
+    )
+    expect(hint).toMatch(/remove aarch64-linux from `extra-platforms`.* so that only the remote builder builds for it/)
+    expect(hint).not.toMatch(/qemu|runs-on/i)
+  })
+
+  test.each([...refused('aarch64-linux {}', '{kvm}'), mismatch])('if no builder is available: %s', (log) => {
+    const hint = explainBuildFailure(log, withBuilder)
+    expect(hint).toMatch(/^No remote builder can build this for aarch64-linux now\./)
+    expect(hint).not.toMatch(/qemu|extra-platforms/i)
+  })
+
+  test('unless it is for another system than the one that the build needs', () => {
+    const [log = ''] = refused('riscv64-linux {}', '{kvm}')
+    expect(explainBuildFailure(log, withBuilder)).toContain("Nix can't build for riscv64-linux on it")
+  })
+})
+
 test('emulation is suggested if several systems were evaluated', () => {
   const hint = explainBuildFailure('/build/app: cannot execute binary file: Exec format error', {
     runnerSystem: 'x86_64-linux',
@@ -236,6 +260,74 @@ test('a selection of outputs that old versions of Nix do not support', () => {
   expect(hint).toContain('.#image.out')
 })
 
+test.each([
+  ['codeberg.org', 'https://codeberg.org/owner/private/archive/main.tar.gz'],
+  ['git.example.org', 'https://git.example.org/api/v1/repos/owner/private/archive/0123.tar.gz'],
+  ['git.sr.ht', 'https://git.sr.ht/owner/private/archive/0123.tar.gz'],
+])('a private or missing repository at %s, whose archive Nix fetches', (host, url) => {
+  for (const log of [
+    `error: unable to download '${url}': HTTP error 404 ('Not Found')`,
+    `error:\n       … while fetching the input '${url}'\n\n       error: Failed to open archive (Source threw exception: error: unable to download '${url}': HTTP error 404`,
+  ]) {
+    const hint = explainBuildFailure(log, forX86)
+    expect(hint).toContain(`Nix can't read owner/private from ${host}`)
+    expect(hint).toContain(`url = "git+ssh://git@${host}/owner/private";`)
+  }
+})
+
+describe('an error of pure evaluation says what to change', () => {
+  // The messages of Nix 2.8, and of 2.26 and 2.34 where they differ.
+  test.each([
+    [
+      "error: attribute 'currentSystem' missing",
+      'by the system that the package is for: "aarch64-linux" in packages.aarch64-linux',
+    ],
+    ["error: attribute 'currentTime' missing", 'by `self.lastModified`'],
+    [
+      "error: access to absolute path '/etc/app/ca.pem' is forbidden in pure eval mode (use '--impure' to override)",
+      'Copy /etc/app/ca.pem into the repository, and write its path relative to the file that uses it, such as `./ca.pem`',
+    ],
+    [
+      "error: access to absolute path '/etc' is forbidden in pure evaluation mode (use '--impure' to override)",
+      'Copy /etc into the repository',
+    ],
+    [
+      "error: cannot look up '<nixpkgs>' in pure evaluation mode (use '--impure' to override)",
+      'Replace `<nixpkgs>` by an input of the flake, such as `inputs.nixpkgs`',
+    ],
+    [
+      "error: cannot look up '<nixpkgs/lib>' in pure evaluation mode (use '--impure' to override)",
+      'such as `inputs.nixpkgs`',
+    ],
+    [
+      "error: in pure evaluation mode, 'fetchTarball' requires a 'sha256' argument",
+      'Add `sha256` to the arguments of `builtins.fetchTarball`',
+    ],
+    [
+      "error: in pure evaluation mode, 'fetchTree' requires a locked input, at /nix/store/00-source/flake.nix:21:18",
+      'Add `rev`, the commit, to the arguments of `builtins.fetchTree`, or make the repository an input',
+    ],
+    [
+      "error: in pure evaluation mode, 'fetchGit' will not fetch unlocked input 'git+https://github.com/owner/app?exportIgnore=1'",
+      'or make git+https://github.com/owner/app?exportIgnore=1 an input',
+    ],
+    [
+      "error: in pure evaluation mode, 'fetchGit' doesn't fetch unlocked input 'git+https://github.com/owner/app'",
+      '`builtins.fetchGit`, or make git+https://github.com/owner/app an input',
+    ],
+    [
+      "error: cannot call 'getFlake' on unlocked flake reference 'github:owner/app', at «none»:0 (use --impure to override)",
+      'Make github:owner/app an input of the flake',
+    ],
+    ["error: 'builtins.storePath' is not allowed in pure evaluation mode", 'does not need what the error names'],
+  ])('%s', (log, change) => {
+    const hint = explainBuildFailure(log, onX86)
+    expect(hint).toMatch(/^Nix evaluates flakes in pure mode/)
+    expect(hint).toContain(change)
+    expect(hint).toMatch(/\n {2}nix-args: --impure$/)
+  })
+})
+
 describe('a flake.nix that Git does not track', () => {
   test.each([
     "error: path '/nix/store/00-source/flake.nix' does not exist",
@@ -259,10 +351,46 @@ describe('another file that Git does not track', () => {
     "error:\n       … while calling the 'import' builtin\n         at /nix/store/mk9j0py19nvql26xm4rc1aj75xz9d0h7-source/flake.nix:20:15:\n           20|       image = import ./nix/image.nix;\n\n       error: path '/nix/store/mk9j0py19nvql26xm4rc1aj75xz9d0h7-source/nix/image.nix' does not exist",
     `error:\n       … while calling the 'import' builtin\n         at /home/runner/app/flake.nix:20:15:\n\n       error: Path 'nix/image.nix' in the repository "/home/runner/app" is not tracked by Git.\n\n       To make it visible to Nix, run:\n\n       git -C "/home/runner/app" add "nix/image.nix"`,
     `error:\n       … while calling the 'import' builtin\n         at /home/runner/app/flake.nix:20:15:\n\n       error: Path 'nix/image.nix' does not exist in Git repository "/home/runner/app".`,
+    // Nix 2.26 for readFile, readDir and pathExists, and 2.28 by its source.
+    "error:\n       … while calling the 'readFile' builtin\n\n       error: opening file '/nix/store/mk9j0py19nvql26xm4rc1aj75xz9d0h7-source/nix/image.nix': No such file or directory",
+    "error:\n       … while calling the 'readDir' builtin\n\n       error: reading directory /nix/store/mk9j0py19nvql26xm4rc1aj75xz9d0h7-source/nix/image.nix: No such file or directory",
+    'error: reading directory "/nix/store/mk9j0py19nvql26xm4rc1aj75xz9d0h7-source/nix/image.nix": No such file or directory',
+    // Lix 2.95, by its source.
+    "error: opening directory '/nix/store/mk9j0py19nvql26xm4rc1aj75xz9d0h7-source/nix/image.nix': No such file or directory",
+    // Nix 2.20 to 2.26 for `lazy-trees` and relative inputs, by their source.
+    "error: access to path '/nix/image.nix' is forbidden because it is not under Git control; maybe you should 'git add' it to the repository '/home/runner/app'?",
   ])('%s', (log) => {
     const hint = explainBuildFailure(log, forX86)
     expect(hint).toMatch(/^Nix does not see nix\/image\.nix\. .*only sees files that Git tracks\. Commit the file/)
     expect(hint).toMatch(/an earlier step creates it.*\n {2}run: git add -N nix\/image\.nix$/)
+  })
+
+  describe('in a submodule', () => {
+    const withSubmodule = { ...forX86, flake: '.', submodules: ['docs', 'vendor/lib'] }
+    const missing = (name: string): readonly string[] => [
+      `error: getting status of '/nix/store/kdmr1mwbs0fm36q4j49x501ppipfs7n5-source/${name}': No such file or directory`,
+      `error: opening file '/nix/store/kdmr1mwbs0fm36q4j49x501ppipfs7n5-source/${name}': No such file or directory`,
+      `error: Path '${name}' in the repository "/home/runner/app" is not tracked by Git.`,
+      `error: Path '${name}' does not exist in Git repository "/home/runner/app".`,
+    ]
+
+    test.each([...missing('vendor/lib/data.json'), ...missing('vendor/lib')])('%s', (log) => {
+      const hint = explainBuildFailure(log, withSubmodule)
+      expect(hint).toMatch(
+        /it leaves out Git submodules, such as vendor\/lib\..*`submodules: true` for actions\/checkout/,
+      )
+      expect(hint).toMatch(/\n {2}flake: \.\?submodules=1$/)
+      expect(hint).not.toContain('git add')
+      expect(explainBuildFailure(log, { ...withSubmodule, flake: './app?dir=nix' })).toMatch(
+        /\n {2}flake: \.\/app\?dir=nix&submodules=1$/,
+      )
+      // Nix sees them already.
+      expect(explainBuildFailure(log, { ...withSubmodule, flake: '.?submodules=1' })).toContain('git add -N vendor/lib')
+    })
+
+    test.each(missing('vendor/library.json'))('but not beside it: %s', (log) => {
+      expect(explainBuildFailure(log, withSubmodule)).toContain('git add -N vendor/library.json')
+    })
   })
 
   test('or a folder', () => {

@@ -167,8 +167,9 @@ describe('Nix', () => {
       const { buildInstallable } = await load('nix/build.ts')
       const installable = { options: [], text: '.#app', name: '.#app' }
       const system = 'x86_64-linux'
+      const setup = { platformOptions: [], hasBuilder: false }
       process.stdout.write = () => true
-      return buildInstallable({ installable, nixArgs: [], folders: [], system, runnerSystem: system })`,
+      return buildInstallable({ installable, nixArgs: [], folders: [], system, runnerSystem: system, setup })`,
       `${folder}${delimiter}${process.env.PATH}`,
     )
   }

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from '@jest/globals'
+import { explainBuildFailure } from '../../src/nix/explain.ts'
 import { failureIn } from '../../src/nix/failure.ts'
 import { endNixLog, type NixLog, readNixLine, remind, startNixLog } from '../../src/nix/nix-log.ts'
 
@@ -165,6 +166,15 @@ describe('the log that is shown', () => {
     expect(shown).toEqual(['Nix: 1 of 3 built, 2 left'])
   })
 
+  test('ends with all builds, although Lix does not report the last one', () => {
+    // Of Lix 2.95, by its source: the worker no longer reports progress when the last build ends.
+    const start = nix({ action: 'start', id: 1, level: 0, parent: 0, text: '', type: 104, fields: [] })
+    const amount = (done: number, running: number): string =>
+      nix({ action: 'result', fields: [done, 2, running, 0], id: 1, type: 105 })
+    const lines = [start, amount(0, 1), building(2, 'one'), stopping(2), amount(1, 1), building(3, 'two'), stopping(3)]
+    expect(read([...lines, stopping(1)]).shown.at(-1)).toBe('Nix: 2 of 2 built, 0 left')
+  })
+
   test('distinguishes activities whose ids exceed the safe integers of JavaScript', () => {
     // The process id is 4194303, and shifted left by 32 bits.
     const lines = ['first', 'second'].flatMap((name, at) => {
@@ -281,6 +291,39 @@ describe('the error for a failure', () => {
     const { detail } = failureIn(read([...builds, ...errors]).log)
     expect(detail).toMatch(
       /^one> oh one\ntwo> oh two\nerror: hash mismatch.*one\.drv'\nerror: hash mismatch.*two\.drv'$/,
+    )
+  })
+
+  test.each([
+    ['2.8', "error: program 'git' failed with exit code 128"],
+    ['2.26', "error: resolving Git reference 'master': revspec 'master' not found"],
+    ['2.34', "error: Failed to fetch git repository 'ssh://git@example.org/owner/private'"],
+  ])('has the reason that Git gives if Nix %s can’t fetch an input', (version, error) => {
+    const { detail, evidence } = failureIn(read(recorded(`nix-${version}-private.log`)).log)
+    expect(detail.split('\n').slice(0, 3)).toEqual([
+      'git@example.org: Permission denied (publickey).',
+      'fatal: Could not read from remote repository.',
+      expect.stringMatching(/^error:/),
+    ])
+    expect(detail.endsWith(error)).toBe(true)
+    expect(explainBuildFailure(evidence, { runnerSystem: 'x86_64-linux' })).toMatch(/^SSH has no key/)
+  })
+
+  test('has what a Git host says, without the progress of the download', () => {
+    const lines = [
+      'remote: Enumerating objects: 5, done.',
+      'remote: Total 5 (delta 0), reused 0 (delta 0)',
+      'Receiving objects: 100% (5/5), done.',
+      'remote: Repository not found.',
+      "fatal: repository 'https://git.example.org/owner/private/' not found",
+    ]
+    const errors = [...lines, failing("program 'git' failed with exit code 128")]
+    expect(failureIn(read(errors).log).detail).toBe(
+      `${lines.slice(3).join('\n')}\nerror: program 'git' failed with exit code 128`,
+    )
+    // Not if Nix failed for another reason.
+    expect(failureIn(read([...lines, failing('unexpected end of file')]).log).detail).toBe(
+      'error: unexpected end of file',
     )
   })
 

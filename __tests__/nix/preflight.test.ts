@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { requiresKvm, systemOfDerivation } from '../../src/nix/derivation.ts'
 import type { Evaluation } from '../../src/nix/evaluate.ts'
 import { checkPrerequisites, type PreflightReport } from '../../src/nix/preflight.ts'
+import { PLAIN_SETUP } from '../support/nix.ts'
 
 let root: string
 beforeEach(async () => {
@@ -47,6 +48,7 @@ const call = (system: string, runnerSystem = 'x86_64-linux') => ({
   installable: { options: [], text: '.#image', name: '.#image' },
   nixArgs: [],
   folders: [],
+  setup: PLAIN_SETUP,
 })
 const NOTHING: PreflightReport = { warnings: [], notes: [] }
 
@@ -65,11 +67,27 @@ describe('missing emulation', () => {
     await machine({ [`${BINFMT}/status`]: 'enabled\n', [`${BINFMT}/qemu-s390x`]: S390X })
     const { warnings, notes } = await check('aarch64-linux')
     expect(warnings).toEqual([
-      `No emulation is registered for aarch64-linux on this runner, which is x86_64-linux. Unless the build only packs files, add before the step that installs Nix:
+      `No emulation is registered for aarch64-linux on this runner, which is x86_64-linux. Unless a cache has the image, add before the step that installs Nix:
   - uses: docker/setup-qemu-action@v4
 Or use a runner that is aarch64-linux (runs-on: ubuntu-24.04-arm), or a remote builder for aarch64-linux.`,
     ])
     expect(notes).toEqual([])
+  })
+
+  test('is said to fail the build unless Nix is configured for it', async () => {
+    await machine({ [`${BINFMT}/status`]: 'enabled\n' })
+    const warningWith = async (platformConfigured: boolean) => {
+      const given = { ...call('aarch64-linux'), setup: { ...PLAIN_SETUP, platformConfigured } }
+      return (await checkPrerequisites(given, await evaluationFor('aarch64-linux'), root)).warnings
+    }
+    expect(await warningWith(true)).toEqual([expect.stringContaining('Unless the build only packs files, add')])
+    expect(await warningWith(false)).toEqual([expect.stringContaining('Unless a cache has the image, add')])
+  })
+
+  test('is not reported if a remote builder builds for the system', async () => {
+    await machine({ [`${BINFMT}/status`]: 'enabled\n' })
+    const given = { ...call('aarch64-linux'), setup: { ...PLAIN_SETUP, hasBuilder: true } }
+    expect(await checkPrerequisites(given, await evaluationFor('aarch64-linux'), root)).toEqual(NOTHING)
   })
 
   test.each([
@@ -101,7 +119,6 @@ Or use a runner that is aarch64-linux (runs-on: ubuntu-24.04-arm), or a remote b
     ['the processor is big-endian', 's390x-linux', 'x86_64-linux', 'qemu-s390x', S390X],
     ['the runner has that system', 'aarch64-linux', 'aarch64-linux', 'none', ''],
     ['the processor has a 32-bit mode', 'i686-linux', 'x86_64-linux', 'none', ''],
-    ['the processor may have a 32-bit mode', 'armv7l-linux', 'aarch64-linux', 'none', ''],
     ['the runner uses a remote builder for Linux', 'aarch64-linux', 'aarch64-darwin', 'none', ''],
   ])('is not reported if %s', async (_, system, runnerSystem, name, content) => {
     await machine({ [`${BINFMT}/status`]: 'enabled\n', [`${BINFMT}/${name}`]: content })

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { addLocalImage } from '../../src/push/local-image.ts'
 import { makeArchive } from '../support/image.ts'
 import { makeLayout, storeLayout } from '../support/layout.ts'
+import { PLAIN_SETUP } from '../support/nix.ts'
 
 const { PATH } = process.env
 const directory = process.cwd()
@@ -37,7 +38,11 @@ async function nixStoreIs(script: string): Promise<void> {
 
 function add(text: string): ReturnType<typeof addLocalImage> {
   const write = (line: string): void => void lines.push(line)
-  return addLocalImage({ options: [], text, name: text }, 'x86_64-linux', { info: write, warning: write, debug: write })
+  return addLocalImage({ options: [], text, name: text }, 'x86_64-linux', PLAIN_SETUP, {
+    info: write,
+    warning: write,
+    debug: write,
+  })
 }
 
 async function calls(): Promise<string> {

@@ -1,13 +1,17 @@
 import { chmod, mkdir, readdir, realpath, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { NixSetup } from '../../src/nix/setup.ts'
+import { storeInPlace } from '../../src/nix/store-path.ts'
 
-// No substituters: Nix uses no network. No build users and no sandbox: neither needs root.
+// No substituters: Nix uses no network. No build users and no sandbox: neither needs root. Other systems without emulation:
+// the builds only pack files.
 const configuration = `\
 experimental-features = nix-command flakes
 sandbox = false
 build-users-group =
 substituters =
 flake-registry =
+extra-platforms = x86_64-linux i686-linux aarch64-linux armv7l-linux riscv64-linux
 `
 
 /**
@@ -35,6 +39,16 @@ export async function nixEnvironment(folder: string): Promise<Record<string, str
     XDG_DATA_HOME: join(root, 'home/.local/share'),
     XDG_STATE_HOME: join(root, 'home/.local/state'),
   }
+}
+
+/** The setup of a runner that builds only for its own system, in a store that is where its name says. */
+export const PLAIN_SETUP: NixSetup = {
+  store: storeInPlace(),
+  storeOptions: [],
+  platformOptions: [],
+  platformConfigured: false,
+  hasBuilder: false,
+  systemFeatures: undefined,
 }
 
 /** Removes `folder` with the store in it, which Nix has made read-only. */

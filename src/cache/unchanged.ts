@@ -13,7 +13,7 @@ import { type BuildInfo, formatBuildInfo, fromAnnotations, sameBuild } from './b
 import type { PreviousImage } from './previous-image.ts'
 
 /** The image that a build would produce, and where it may already be published. */
-export interface BuildQuestion extends NixCall {
+export interface BuildQuestion extends Omit<NixCall, 'setup'> {
   readonly images: readonly Repository[]
   /** Added to the image that Nix builds. */
   readonly labels: Readonly<Record<string, string>>

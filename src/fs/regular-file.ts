@@ -1,6 +1,6 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open, opendir, readlink, realpath, stat } from 'node:fs/promises'
-import { isAbsolute, relative } from 'node:path'
+import { dirname, isAbsolute, join, relative, resolve, sep } from 'node:path'
 import { FileError, messageOf } from '../errors.ts'
 
 /** A regular file, open for reading. */
@@ -13,19 +13,61 @@ export interface RegularFile {
 /**
  * Resolves the symbolic links of a path in a build result. The result is untrusted: its links may lead to other files of
  * this machine, or to this process's environment.
- * @param root the folder that the target must be in, such as the Nix store
+ * @param root the folder that the target must be in, such as the Nix store. In a store below another root, such as
+ * `/home/runner/root/nix/store`, links to `/nix/store` lead to that store.
  * @returns the path without links, or undefined if it does not exist
  * @throws FileError if the target is outside of `root`, or the links form a loop
  */
 export async function resolveWithin(path: string, root: string): Promise<string | undefined> {
   try {
-    const [target, folder] = await Promise.all([realpath(path), realpath(root)])
+    const folder = await realpath(root)
+    const target = await realpath(path).catch(async (error: unknown) => {
+      if (isCode(error, 'ENOENT')) return realpathBelow(path, folder)
+      throw error
+    })
     if (isWithin(target, folder)) return target
+    const below = await realpathBelow(path, folder)
+    if (isWithin(below, folder)) return below
   } catch (error) {
     if (isCode(error, 'ENOENT', 'ENOTDIR')) return undefined
     throw unreadable(path, error)
   }
   throw linkOutside(path, root)
+}
+
+/** As many as Linux follows. */
+const LINKS_LIMIT = 40
+
+/** Resolves links like `realpath`, with links to a store in the store `root`, as `rebase` finds it. */
+async function realpathBelow(path: string, root: string): Promise<string> {
+  let rest = path
+  for (let links = 0; links < LINKS_LIMIT; links++) {
+    const link = await firstLink(rest)
+    if (link === undefined) return realpath(rest)
+    rest = join(rebase(resolve(dirname(link.path), link.target), root), link.rest)
+  }
+  return realpath(rest)
+}
+
+/** Finds the first symbolic link in a path. */
+async function firstLink(
+  path: string,
+): Promise<{ readonly path: string; readonly target: string; readonly rest: string } | undefined> {
+  const names = path.split(sep)
+  for (let end = 2; end <= names.length; end++) {
+    const start = names.slice(0, end).join(sep)
+    const target = await readlink(start).catch(() => undefined)
+    if (target !== undefined) return { path: start, target, rest: names.slice(end).join(sep) }
+  }
+  return undefined
+}
+
+/** Returns the path below `root` for one that begins with the end of `root`: `/nix/store/x` for `/home/runner/nix/store`. */
+function rebase(path: string, root: string): string {
+  if (isWithin(path, root)) return path
+  for (let folder = dirname(path); folder !== dirname(folder); folder = dirname(folder))
+    if (root.endsWith(folder)) return root + path.slice(folder.length)
+  return path
 }
 
 /**

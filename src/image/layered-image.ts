@@ -1,7 +1,7 @@
 import { dirname, join } from 'node:path'
 import { firstLine, ImageError } from '../errors.ts'
 import { contentOf, openRegularFile, readWhole } from '../fs/regular-file.ts'
-import { storeFolder } from '../nix/store-path.ts'
+import { placeOnDisk, type StoreFolder, storeInPlace } from '../nix/store-path.ts'
 import { type Digest, digestOf, isDigest } from '../oci/reference.ts'
 import { DESCRIPTION_LIMIT, readImageConfig } from './documents.ts'
 import { type BaseImage, layeredConfig, parseBaseImage, recipeDigest } from './layered-config.ts'
@@ -31,14 +31,16 @@ export function baseProblem(error: unknown): unknown {
 /**
  * Reads the description of an image from `dockerTools.buildLayeredImage` or `streamLayeredImage`.
  * @param path of the JSON file, a store path
+ * @param local the store of this runner
  * @throws NotDescribed with the reason, if the image would not be exactly the one that the script of nixpkgs writes
  */
-export async function readLayeredImage(path: string): Promise<ImageSource> {
-  const parsed = parseLayeredDescription(await readFileOf(path, dirname(path), DESCRIPTION_LIMIT))
+export async function readLayeredImage(path: string, local: StoreFolder = storeInPlace()): Promise<ImageSource> {
+  const parsed = parseLayeredDescription(await readStoreFile(path, local))
   if (!parsed.ok) throw new NotDescribed(parsed.reason)
   const description = parsed.value
   const { storeDir, fromImage, storeLayers, customisationLayer } = description
-  const customisation = await readCustomisation(customisationLayer, storeDir)
+  const store = storeDir === local.name ? local : { name: storeDir, place: storeDir }
+  const customisation = await readCustomisation(customisationLayer, store)
   const layers = [
     ...storeLayers.map((paths, at): StoreLayer => {
       const recipe = { ...description, paths }
@@ -46,32 +48,32 @@ export async function readLayeredImage(path: string): Promise<ImageSource> {
         name: layerName(at, paths),
         recipe: recipeDigest(recipe),
         storePaths: paths,
-        content: () => readStoreLayer(recipe),
+        content: () => readStoreLayer(recipe, { place: store.place }),
       }
     }),
     customisation,
   ]
   const paths = [...storeLayers, [customisationLayer]]
-  const base = fromImage === undefined ? undefined : await findBase(fromImage, storeDir)
+  const base = fromImage === undefined ? undefined : await findBase(fromImage, store)
   const image = (diffIds: readonly Digest[], baseImage?: SourceImage) =>
     describedImage(description, layers, paths, diffIds, path, baseImage)
-  return { path, root: storeDir, format: 'layered', layered: { layers, base, image } }
+  return { path, root: store.place, format: 'layered', layered: { layers, base, image } }
 }
 
 /**
  * Reads the description of an image from nix2container's `buildImage`.
  * @param path of the JSON file, a store path
+ * @param store the store of this runner
  * @throws NotDescribed with the reason, if only nix2container's own program can write the image
  */
-export async function readNix2containerImage(path: string): Promise<ImageSource> {
-  const store = storeFolder()
-  const parsed = parseNix2containerImage(await readFileOf(path, dirname(path), DESCRIPTION_LIMIT), store)
+export async function readNix2containerImage(path: string, store: StoreFolder = storeInPlace()): Promise<ImageSource> {
+  const parsed = parseNix2containerImage(await readStoreFile(path, store), store.name)
   if (!parsed.ok) throw new NotDescribed(`its description is not supported: ${parsed.reason}`)
   const configBytes = nix2containerConfig(parsed.value)
   const layers = parsed.value.layers.map((layer, at): StoreLayer => {
     async function* content() {
       try {
-        yield* readNix2containerLayer(layer, { name: store, place: store })
+        yield* readNix2containerLayer(layer, store)
       } catch (error) {
         throw error instanceof ImageError ? new NotDescribed(error.message) : error
       }
@@ -89,16 +91,17 @@ export async function readNix2containerImage(path: string): Promise<ImageSource>
     configBytes,
     layerNames: layers.map(({ name }) => name),
   }
-  return { path, root: store, format: 'layered', layered: { layers, image: () => image } }
+  return { path, root: store.place, format: 'layered', layered: { layers, image: () => image } }
 }
 
 /**
  * Returns the description that a script of `dockerTools.streamLayeredImage` reads.
  * @param path of the script, a store path
+ * @param store the store of this runner
  * @throws NotDescribed if it may be any other script
  */
-export async function descriptionOfScript(path: string): Promise<string> {
-  const script = await readFileOf(path, dirname(path), DESCRIPTION_LIMIT)
+export async function descriptionOfScript(path: string, store: StoreFolder = storeInPlace()): Promise<string> {
+  const script = await readStoreFile(path, store)
   const description = descriptionInWrapper(script.toString('utf8'))
   if (description !== undefined) return description
   throw new NotDescribed(`${path} is not a script of dockerTools.streamLayeredImage`)
@@ -107,6 +110,12 @@ export async function descriptionOfScript(path: string): Promise<string> {
 /** Formats the name of a layer for messages: `2 (/nix/store/…-glibc-2.40 and 3 more)`. */
 function layerName(at: number, [first = 'empty', ...more]: readonly string[]): string {
   return `${at + 1} (${first}${more.length === 0 ? '' : ` and ${more.length} more`})`
+}
+
+/** Reads a file that is a store path, in any store. */
+async function readStoreFile(path: string, store: StoreFolder): Promise<Buffer> {
+  const place = placeOnDisk(path, store)
+  return readFileOf(place, dirname(place), DESCRIPTION_LIMIT)
 }
 
 async function readFileOf(path: string, root: string, limit: number): Promise<Buffer> {
@@ -119,8 +128,8 @@ async function readFileOf(path: string, root: string, limit: number): Promise<Bu
   }
 }
 
-async function findBase(path: string, storeDir: string): Promise<ImageSource> {
-  const base = await findSource(path, storeDir).catch((error: unknown) => {
+async function findBase(path: string, store: StoreFolder): Promise<ImageSource> {
+  const base = await findSource(placeOnDisk(path, store), store.place).catch((error: unknown) => {
     throw baseProblem(error)
   })
   if (base.format === 'script' || base.format === 'nix2container' || base.format === 'layout')
@@ -129,13 +138,14 @@ async function findBase(path: string, storeDir: string): Promise<ImageSource> {
 }
 
 /** Returns the layer that a build has already written as a tar, with its hash. */
-async function readCustomisation(path: string, storeDir: string): Promise<StoreLayer> {
-  const checksum = (await readFileOf(join(path, 'checksum'), storeDir, 1024)).toString('latin1').trim()
+async function readCustomisation(path: string, store: StoreFolder): Promise<StoreLayer> {
+  const place = placeOnDisk(path, store)
+  const checksum = (await readFileOf(join(place, 'checksum'), store.place, 1024)).toString('latin1').trim()
   const diffId = `sha256:${checksum}`
   if (!isDigest(diffId)) throw new NotDescribed(`${join(path, 'checksum')} is not a SHA-256 hash`)
   const tar = join(path, 'layer.tar')
   async function* content() {
-    yield* contentOf(await openRegularFile(tar, storeDir), tar)
+    yield* contentOf(await openRegularFile(join(place, 'layer.tar'), store.place), tar)
   }
   return { name: tar, diffId, content }
 }

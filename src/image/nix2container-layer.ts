@@ -2,6 +2,7 @@ import { closeSync, constants, openSync, readlinkSync, readSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { FileError } from '../errors.ts'
 import { contentOf, openRegularFile } from '../fs/regular-file.ts'
+import { placeOnDisk, type StoreFolder } from '../nix/store-path.ts'
 import { goMatches } from './go-regexp.ts'
 import { GO_TAR_END, type GoTarEntry, goTarHeader, tarPadding } from './go-tar.ts'
 import type { Nix2containerLayer } from './nix2container.ts'
@@ -20,14 +21,6 @@ import {
 } from './nix2container-tree.ts'
 import { BLOCK } from './tar.ts'
 
-/** Where the files of a Nix store are. */
-export interface StoreFolder {
-  /** The folder that the paths of a description begin with. */
-  readonly name: string
-  /** The folder that has the files. It differs for a store that is elsewhere, as without root. */
-  readonly place: string
-}
-
 /**
  * Yields a layer byte for byte as nix2container's own program writes it. The caller compares the digest.
  * Each chunk is valid until the next one is read.
@@ -37,15 +30,14 @@ export interface StoreFolder {
  */
 export async function* readNix2containerLayer(
   { content }: Nix2containerLayer,
-  { name, place }: StoreFolder,
+  store: StoreFolder,
 ): AsyncGenerator<Buffer> {
-  const locate = (path: string) => place + path.slice(name.length)
   if (content.kind === 'file') {
-    yield* contentOf(await openRegularFile(locate(content.path), place), content.path)
+    yield* contentOf(await openRegularFile(placeOnDisk(content.path, store), store.place), content.path)
     return
   }
   const root: TreeNode = {}
-  for (const path of content.paths) await addStorePath(root, path, locate(path.path))
+  for (const path of content.paths) await addStorePath(root, path, placeOnDisk(path.path, store))
   yield* inChunks(tarPieces(root))
 }
 

@@ -1,4 +1,3 @@
-import { realpath } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
 import { ImageError } from '../errors.ts'
@@ -137,7 +136,7 @@ async function findInFolder(path: string, root: string): Promise<ImageSource> {
   // One at a time: with thousands open at once some opens fail, and an image could be missed.
   for (const name of names) {
     const source = await sourceAt(join(path, name), root)
-    const place = source && (await realpath(source.path))
+    const place = source && (await resolveWithin(source.path, root))
     // The first name of a file counts if several links point to it.
     if (source && place && !sources.has(place)) sources.set(place, source)
   }

@@ -13,8 +13,8 @@ import {
 } from './python-tar.ts'
 
 export interface StoreLayerOptions {
-  /** The folder in which `storeDir` is, if not `/`: the root of a chroot store. */
-  readonly root?: string
+  /** Where `storeDir` is on this machine. It differs for a store below another root. */
+  readonly place?: string
 }
 
 /**
@@ -24,9 +24,9 @@ export interface StoreLayerOptions {
  */
 export async function* readStoreLayer(
   recipe: LayerRecipe,
-  { root = '' }: StoreLayerOptions = {},
+  { place = recipe.storeDir }: StoreLayerOptions = {},
 ): AsyncGenerator<Buffer> {
-  for (const chunk of layerChunks(recipe, root)) {
+  for (const chunk of layerChunks(recipe, place)) {
     yield chunk
     // Files are read synchronously. Let timers and sockets take their turn.
     await setImmediate()
@@ -41,7 +41,9 @@ const ZEROS = Buffer.alloc(PYTHON_TAR_RECORD)
 /** A layer that is being written. */
 interface LayerWriter {
   readonly encodeHeader: (member: LayerMember) => Buffer
-  readonly root: ByteString
+  /** Where the store is, and the length of the folder that it replaces in a path. */
+  readonly place: ByteString
+  readonly replaced: number
   /** One byte larger than a chunk, so that reading a file to its end also shows whether it has grown. */
   readonly buffer: Buffer
   filled: number
@@ -53,10 +55,11 @@ interface LayerWriter {
  * Reads synchronously: an asynchronous call would cost several times the call itself for a small file, and would wait for
  * a thread of the pool that compresses layers.
  */
-function* layerChunks(recipe: LayerRecipe, root: string): Generator<Buffer> {
+function* layerChunks(recipe: LayerRecipe, place: string): Generator<Buffer> {
   const layer: LayerWriter = {
     encodeHeader: createHeaderEncoder(recipe),
-    root: byteString(root),
+    place: byteString(place),
+    replaced: byteString(recipe.storeDir).length,
     buffer: Buffer.allocUnsafeSlow(CHUNK + 1),
     filled: 0,
     written: 0,
@@ -182,8 +185,8 @@ function assertInStore(path: string, storeDir: string): void {
 }
 
 /** Returns where a path is on this machine. */
-function onDisk({ root }: LayerWriter, path: ByteString): string | Buffer {
-  const bytes = root + path
+function onDisk({ place, replaced }: LayerWriter, path: ByteString): string | Buffer {
+  const bytes = place + path.slice(replaced)
   return isAscii(bytes) ? bytes : Buffer.from(bytes, 'latin1')
 }
 

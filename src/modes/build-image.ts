@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { MORE_SPACE } from '../advice.ts'
+import { ImageError } from '../errors.ts'
 import { formatFreeSpace, freeSpace, shortOfSpace } from '../fs/disk.ts'
 import { withTempFolder } from '../fs/temp-folder.ts'
 import { descriptionOfScript, NotDescribed, readLayeredImage, readNix2containerImage } from '../image/layered-image.ts'
@@ -11,6 +12,7 @@ import type { Evaluation } from '../nix/evaluate.ts'
 import { explainIgnoredSettings } from '../nix/explain.ts'
 import type { NixBuildCall } from '../nix/failure.ts'
 import { checkPrerequisites } from '../nix/preflight.ts'
+import { placeOnDisk, type StoreFolder } from '../nix/store-path.ts'
 import { writeLayout } from '../push/local-image.ts'
 import type { Tools } from './mode.ts'
 
@@ -42,25 +44,37 @@ export async function buildImage(
   for (const warning of warnings) log.warning(warning)
   for (const note of notes) log.info(note)
   const { name } = call.installable
+  if (evaluation !== undefined) logIgnoredSettings(evaluation.ignoredSettings, log)
   const complete = () => {
     // Again, if the description turns out not to be enough.
     phases.enter('fetch and build')
-    return runLogged(name, call, log, () => (evaluation ? buildDerivation(call, evaluation) : buildInstallable(call)))
+    return runLogged(name, call, evaluation, log, () =>
+      evaluation ? buildDerivation(call, evaluation) : buildInstallable(call),
+    )
   }
   const isDescribed = evaluation !== undefined && (evaluation.conf ?? evaluation.stream) !== undefined
   const described = mayDescribe && isDescribed ? await buildDescribed(call, evaluation, log) : undefined
   const storePath = described?.storePath ?? (await complete())
   await logDiskSpace('after', call.folders, log, short)
   return described
-    ? { ...described, complete: async () => findSource(await complete()) }
-    : findImageInStore(storePath, mayDescribe && !isDescribed, log)
+    ? { ...described, complete: async () => sourceInStore(await complete(), call.setup.store) }
+    : findImageInStore(storePath, call.setup.store, mayDescribe && !isDescribed, log)
 }
 
 /** Returns an image that is in the Nix store already. */
-export async function findImageInStore(storePath: string, mayDescribe: boolean, log: JobLog): Promise<NixImage> {
-  const source = await findSource(storePath)
-  const described = mayDescribe ? await readDescribed(source, log) : undefined
+export async function findImageInStore(
+  storePath: string,
+  store: StoreFolder,
+  mayDescribe: boolean,
+  log: JobLog,
+): Promise<NixImage> {
+  const source = await sourceInStore(storePath, store)
+  const described = mayDescribe ? await readDescribed(source, store, log) : undefined
   return described ? { storePath, source: described, complete: async () => source } : { storePath, source }
+}
+
+function sourceInStore(storePath: string, store: StoreFolder): Promise<ImageSource> {
+  return findSource(placeOnDisk(storePath, store), store.place)
 }
 
 /** Builds the description of an image. Returns undefined if it is not enough. */
@@ -81,22 +95,27 @@ async function buildDescribed(
 
 async function buildDescription(call: NixBuildCall, evaluation: Evaluation, log: JobLog): Promise<ImageSource> {
   const { conf, stream } = evaluation
-  const unrelated = await unrelatedDescription(evaluation)
+  const { store } = call.setup
+  const unrelated = await unrelatedDescription(evaluation, store)
   if (unrelated !== undefined) throw new NotDescribed(unrelated)
   const build = (derivation: string) =>
-    runLogged(`the layers of ${call.installable.name}`, call, log, () =>
+    runLogged(`the layers of ${call.installable.name}`, call, evaluation, log, () =>
       buildDerivation(call, { ...evaluation, derivation, output: 'out' }),
     )
-  if (conf !== undefined) return readLayeredImage(await build(conf))
+  if (conf !== undefined) return readLayeredImage(await build(conf), store)
   // Versions of nixpkgs without `conf` name the description only in the script.
-  return readLayeredImage(await descriptionOfScript(await build(stream ?? '')))
+  return readLayeredImage(await descriptionOfScript(await build(stream ?? ''), store), store)
 }
 
 /** Returns an image whose layers this action can make itself, from what the image's script or JSON names. */
-async function readDescribed({ path, format }: ImageSource, log: JobLog): Promise<ImageSource | undefined> {
+async function readDescribed(
+  { path, format }: ImageSource,
+  store: StoreFolder,
+  log: JobLog,
+): Promise<ImageSource | undefined> {
   try {
-    if (format === 'script') return await readLayeredImage(await descriptionOfScript(path))
-    return format === 'nix2container' ? await readNix2containerImage(path) : undefined
+    if (format === 'script') return await readLayeredImage(await descriptionOfScript(path, store), store)
+    return format === 'nix2container' ? await readNix2containerImage(path, store) : undefined
   } catch (error) {
     logNotDescribed(error, path, log)
     return undefined
@@ -124,11 +143,21 @@ export async function withReadableSource<Outcome>(
       return withReadableSource({ source: await complete() }, call, tempFolder, log, work)
     }
   }
+  if (source.format === 'script') checkRunnable(source.path, call.setup.store)
   if (source.format !== 'nix2container') return work(source)
   return withTempFolder(tempFolder, async (folder) => {
     const copy = { ...call, layout: join(folder, 'layout') }
     const title = `Write the layers of ${name}`
     return work(await log.groupToolOutput(title, () => writeLayout(source, copy)))
+  })
+}
+
+/** Checks that a script can run: the programs that it names are in the store, and only Nix finds them below another root. */
+function checkRunnable(path: string, { name, place }: StoreFolder): void {
+  if (place === name) return
+  throw new ImageError({
+    message: `${path} is a script that runs programs in ${name}, but the Nix store of this runner is ${place}`,
+    hint: 'Build the image with dockerTools.buildLayeredImage.',
   })
 }
 
@@ -141,13 +170,24 @@ function logNotDescribed(error: unknown, name: string, log: JobLog): void {
 async function runLogged(
   what: string,
   { system }: NixBuildCall,
+  evaluation: Evaluation | undefined,
   log: JobLog,
   build: () => Promise<Built>,
 ): Promise<string> {
   const { storePath, ignoredSettings } = await log.groupToolOutput(`Build ${what} for ${system}`, build)
   log.info(`Nix built ${storePath}`)
-  if (ignoredSettings.length > 0) log.info(explainIgnoredSettings(ignoredSettings))
+  logIgnoredSettings(
+    ignoredSettings.filter((name) => !evaluation?.ignoredSettings.includes(name)),
+    log,
+  )
   return storePath
+}
+
+/** Logs settings that Nix ignores, as a notice if it does not use a cache for that reason. */
+function logIgnoredSettings(names: readonly string[], log: JobLog): void {
+  if (names.length === 0) return
+  if (names.some((name) => /substituters$|trusted-public-keys$/.test(name))) log.notice(explainIgnoredSettings(names))
+  else log.info(explainIgnoredSettings(names))
 }
 
 /**

@@ -12,7 +12,7 @@ import type { BuildInputs } from '../inputs/build.ts'
 import { withProgress } from '../log.ts'
 import { evaluateImage, storePathBeforeBuild } from '../nix/evaluate.ts'
 import { installableOf } from '../nix/installable.ts'
-import { storeFolder } from '../nix/store-path.ts'
+import { readNixSetup } from '../nix/setup.ts'
 import { platformOf } from '../nix/system.ts'
 import type { ImageConfig } from '../oci/manifest.ts'
 import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
@@ -29,6 +29,7 @@ import { type CompressedLayer, totalSize } from '../push/uploads.ts'
 import { pushWithDocker } from '../push/with-docker.ts'
 import { preloadArtifactClient } from '../record/artifact-client.ts'
 import { type DigestRecord, serializeRecord } from '../record/record.ts'
+import { shareLookUps } from '../registry/client.ts'
 import type { ImageManifest } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { buildImage, findImageInStore, withReadableSource } from './build-image.ts'
@@ -51,37 +52,43 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const { runnerSystem, tempFolder } = workflow
   const platform = platformOf(system)
   const requested = installableOf(inputs, runnerSystem)
-  const local = await addLocalImage(requested, runnerSystem, log)
-  const installable = local ?? requested
   const revision = push ? await findRevision(inputs, workflow, log) : ''
   const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' }
   if (warning) log.warning(warning)
   const comparing = push ? undefined : findComparable(registry, inputs.reuseFrom, platform, log)
+  const readingSetup = readNixSetup({ system, runnerSystem }, nixArgs)
+  // Reported after the checks.
+  readingSetup.catch(() => undefined)
+  const published = shareLookUps(registry)
   const [previous] = await Promise.all([
-    push ? readPreviousImages(registry, inputs.reuseFrom, log) : [],
+    push ? readPreviousImages(published, inputs.reuseFrom, log) : [],
     // First, because an evaluation may take long.
     push ? checkPushing(inputs, tag, platform, registry) : undefined,
   ])
-  const call = { installable, nixArgs, system, runnerSystem, folders: [storeFolder(), tempFolder] }
+  const setup = await readingSetup
+  const local = await addLocalImage(requested, runnerSystem, setup, log)
+  const installable = local ?? requested
+  const folders = [setup.store.place, tempFolder]
+  const call = { installable, nixArgs, system, runnerSystem, setup, folders }
   const withRegistry = inputs.pushWith === 'registry'
   if (push) preloadArtifactClient()
   if (local === undefined) phases.enter('evaluate')
-  const [published, evaluation] = await Promise.all([
-    findPublished(registry, withRegistry ? previous : [], inputs.images, platform, log),
+  const [layerCache, evaluation] = await Promise.all([
+    findPublished(published, withRegistry ? previous : [], inputs.images, platform, log),
     local === undefined ? evaluateImage(call, log) : undefined,
   ])
   // After the evaluation, which may have written the lock file.
   const locked = push ? await findLockedInputs(inputs, log) : undefined
   const format = withRegistry ? inputs.compression.format : undefined
   const request = { ...inputs, installable, format, runnerSystem }
-  const unchanged = await lookForUnchanged(request, previous, registry, log, async () =>
+  const unchanged = await lookForUnchanged(request, previous, published, log, async () =>
     storePathBeforeBuild(installable, evaluation),
   )
   const identity = { revision, tag, workflow, evaluated: { derivation: evaluation?.derivation, inputs: locked } }
   if (unchanged !== undefined) return reuseImage(unchanged, inputs, identity, tools)
 
   const image = local
-    ? await findImageInStore(local.text, withRegistry, log)
+    ? await findImageInStore(local.text, setup.store, withRegistry, log)
     : await buildImage(call, evaluation, withRegistry, tools)
   const { storePath } = image
   checkLoadable(image.source, inputs.pushWith)
@@ -97,7 +104,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
     }
     const pushing = { source, images: inputs.images, tag, platform, check }
     const { compression, labels } = inputs
-    const describing = { platform, images: inputs.images, previous, tempFolder }
+    const describing = { platform, images: inputs.images, previous, tempFolder, setup }
     const pending = inputs.sbom && withRegistry ? startSbom(source, describing, registry, log) : undefined
     const test = testOf(inputs, storePath, tempFolder, tools)
     let sbom: PublishedSbom | undefined
@@ -107,7 +114,11 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
       if (sbom !== undefined) log.info(`Pushed the SBOM: ${sbom.digest}`)
     }
     const { layers, info, images } = withRegistry
-      ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder, beforeTag }, registry, log)
+      ? await pushImage(
+          { ...pushing, published: layerCache, compression, labels, storePath, tempFolder, beforeTag },
+          registry,
+          log,
+        )
       : await pushWithDocker({ ...pushing, onWrite }, registry, log)
     const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity))
     phases.enter('hand over')

@@ -4,8 +4,8 @@ import { openRegularFile, readWhole, resolveWithin } from '../fs/regular-file.ts
 import type { BuildInputs } from '../inputs/build.ts'
 import type { Log } from '../log.ts'
 import { type ResourceDescriptor, readLockedInputs } from '../nix/flake-lock.ts'
+import { localFlake } from '../nix/installable.ts'
 import { formatBytes } from '../text.ts'
-import { localFlake } from './revision.ts'
 
 type Source = Pick<BuildInputs, 'flake' | 'installable' | 'file' | 'nixArgs'>
 

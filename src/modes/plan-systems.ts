@@ -1,7 +1,6 @@
 import { NixError } from '../errors.ts'
 import type { SystemImage, SystemsCall } from '../nix/evaluate-systems.ts'
-import { explainBuildFailure } from '../nix/explain.ts'
-import { formatPackages } from '../nix/packages.ts'
+import { explainPackagesFailure, formatPackages } from '../nix/packages.ts'
 import { lastLines } from '../text.ts'
 
 /** The systems of the matrix, and what to report about the others and those that may fail. */
@@ -92,7 +91,8 @@ export function assertPlanned(
 const CHANGE_SYSTEMS = 'Remove these systems from `systems`, or add the image for them to the flake.'
 
 /** Returns the error for a flake without a system whose image can be evaluated. */
-function noImage(images: readonly SystemImage[], { flake, attribute, runnerSystem }: SystemsCall): NixError {
+function noImage(images: readonly SystemImage[], call: SystemsCall): NixError {
+  const { flake, attribute } = call
   const failed = images.filter((image) => image.kind === 'failed')
   const [first] = failed
   const lacking = images.some(({ kind }) => kind === 'absent' || kind === 'unsuitable')
@@ -113,14 +113,10 @@ function noImage(images: readonly SystemImage[], { flake, attribute, runnerSyste
       ...images.map((image) => formatImage(image, attribute)),
     ].join('\n'),
     hint:
-      explainFailures(failed, runnerSystem) ??
+      explainPackagesFailure(failed.map(({ detail }) => detail).join('\n'), call) ??
       `Correct the image in the flake, or set \`attribute\` to another package. To see where the evaluation fails, run:
   nix eval --show-trace ${flake}#packages.${first.system}.${attribute}`,
   })
-}
-
-function explainFailures(failed: readonly FailedImage[], runnerSystem: string): string | undefined {
-  return explainBuildFailure(failed.map(({ detail }) => detail).join('\n'), { runnerSystem })
 }
 
 type FailedImage = Extract<SystemImage, { kind: 'failed' }>

@@ -6,6 +6,7 @@ import type { PlanInputs } from '../inputs/plan.ts'
 import { codeCell, joinLines, table } from '../markdown.ts'
 import { evaluateSystems, evaluationsAtOnce, listSystems } from '../nix/evaluate-systems.ts'
 import { installableOf } from '../nix/installable.ts'
+import { submodulesOf } from '../nix/submodules.ts'
 import { ANY_RUNNER, hostedRunner, platformOf } from '../nix/system.ts'
 import { formatPlatform } from '../oci/platform.ts'
 import { shareLookUps } from '../registry/client.ts'
@@ -65,7 +66,7 @@ async function examineSystems(
   const { flake, attribute, nixArgs } = inputs
   // Images are always for Linux, but this step may run on macOS.
   const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`
-  const call = { flake, attribute, nixArgs, runnerSystem, missing }
+  const call = { flake, attribute, nixArgs, runnerSystem, missing, submodules: await submodulesOf(flake) }
   const offered = await listSystems(call, log)
   const systems = inputs.systems.length === 0 ? offered : inputs.systems
   assertOffered(systems, offered, call)

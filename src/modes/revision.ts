@@ -2,6 +2,7 @@ import { dirname } from 'node:path'
 import { commitOfRun, type Workflow } from '../context.ts'
 import type { BuildInputs } from '../inputs/build.ts'
 import type { JobLog } from '../log.ts'
+import { localFlake } from '../nix/installable.ts'
 import { isStorePath } from '../nix/store-path.ts'
 import { readHead } from '../process/git.ts'
 
@@ -44,10 +45,4 @@ export function sourceFolder({ flake, installable, file }: Source): string | und
   if (isStorePath(installable)) return '.'
   const path = /^[^:]*\//.test(installable) ? installable : localFlake(installable)
   return path === undefined || /^\.\.?\/?$/.test(path) ? path : dirname(path)
-}
-
-/** Returns the folder of a flake reference. Undefined for a flake that Nix fetches. */
-export function localFlake(reference: string): string | undefined {
-  const path = reference.replace(/\?.*$/s, '').replace(/^(?:path|git\+file):(?:\/\/)?/, '')
-  return path.startsWith('.') || path.startsWith('/') ? path : undefined
 }

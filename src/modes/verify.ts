@@ -6,7 +6,7 @@ import { withProgress } from '../log.ts'
 import { evaluateImage } from '../nix/evaluate.ts'
 import type { NixBuildCall } from '../nix/failure.ts'
 import { installableOf } from '../nix/installable.ts'
-import { storeFolder } from '../nix/store-path.ts'
+import { readNixSetup } from '../nix/setup.ts'
 import { platformOf } from '../nix/system.ts'
 import { formatPlatform } from '../oci/platform.ts'
 import { formatReference } from '../oci/reference.ts'
@@ -64,13 +64,14 @@ async function buildConfig(
 ): Promise<CheckedBuild> {
   const { system, nixArgs } = inputs
   const requested = installableOf(inputs, runnerSystem)
-  const local = await addLocalImage(requested, runnerSystem, log)
-  const folders = [storeFolder(), tempFolder]
-  const call: NixBuildCall = { installable: local ?? requested, nixArgs, system, runnerSystem, folders }
+  const setup = await readNixSetup({ system, runnerSystem }, nixArgs)
+  const local = await addLocalImage(requested, runnerSystem, setup, log)
+  const folders = [setup.store.place, tempFolder]
+  const call: NixBuildCall = { installable: local ?? requested, nixArgs, system, runnerSystem, setup, folders }
   if (local === undefined) phases.enter('evaluate')
   const evaluation = local === undefined ? await evaluateImage(call, log) : undefined
   const image = local
-    ? await findImageInStore(local.text, true, log)
+    ? await findImageInStore(local.text, setup.store, true, log)
     : await buildImage(call, evaluation, true, { log, phases })
   return withReadableSource(image, call, tempFolder, log, async (source) => {
     phases.enter('read')

@@ -5,7 +5,6 @@ import { printLine } from '../process/output.ts'
 import type { Evaluation } from './evaluate.ts'
 import { buildFailed, type NixBuildCall } from './failure.ts'
 import { runNixLogged } from './logged-run.ts'
-import { foreignOptions } from './nix.ts'
 import { isStorePath } from './store-path.ts'
 
 /**
@@ -53,7 +52,7 @@ async function runBuild(
   ignoredBefore: readonly string[] = [],
 ): Promise<Built> {
   // Not --print-out-paths, which Nix 2.8 does not support.
-  const args = ['build', '--json', '--no-link', ...foreignOptions(call)]
+  const args = ['build', '--json', '--no-link', ...call.setup.platformOptions]
   const { result, log } = await runNixLogged(args, [...call.nixArgs, ...target], printLine)
   const ignoredSettings = [...new Set([...ignoredBefore, ...log.ignoredSettings])]
   if (result.exitCode !== 0) throw await buildFailed(call, { result, log: { ...log, ignoredSettings } })

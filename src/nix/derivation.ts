@@ -1,16 +1,17 @@
 import { dirname } from 'node:path'
 import { openRegularFile, readWhole } from '../fs/regular-file.ts'
 import type { Evaluation } from './evaluate.ts'
-import { isStorePath } from './store-path.ts'
+import { isStorePath, placeOnDisk, type StoreFolder, storeInPlace } from './store-path.ts'
 
 /** In bytes. The derivations of images with thousands of inputs have about 100 KB. */
 const DERIVATION_LIMIT = 16 * 1024 * 1024
 
 /** Reads a derivation, if the path is a file in the store: a flake can set its `drvPath` to anything. */
-export async function readDerivation(path: string): Promise<string | undefined> {
+export async function readDerivation(path: string, store: StoreFolder = storeInPlace()): Promise<string | undefined> {
   if (!isStorePath(path)) return undefined
+  const place = placeOnDisk(path, store)
   try {
-    const file = await openRegularFile(path, dirname(path))
+    const file = await openRegularFile(place, dirname(place))
     try {
       return file.size > DERIVATION_LIMIT ? undefined : (await readWhole(file, path)).toString('utf8')
     } finally {
@@ -47,10 +48,13 @@ export function systemOfDerivation(derivation: string): string | undefined {
  * describe: someone may have changed the derivation of the image and kept the attributes.
  * @returns undefined if the image is the output of `stream`, compressed or not, and `stream` only runs a program on `conf`
  */
-export async function unrelatedDescription({ derivation, stream, conf }: Evaluation): Promise<string | undefined> {
-  const image = await readDerivation(derivation)
-  const script = stream === undefined ? image : await readDerivation(stream)
-  const description = conf === undefined ? undefined : await readDerivation(conf)
+export async function unrelatedDescription(
+  { derivation, stream, conf }: Evaluation,
+  store: StoreFolder = storeInPlace(),
+): Promise<string | undefined> {
+  const image = await readDerivation(derivation, store)
+  const script = stream === undefined ? image : await readDerivation(stream, store)
+  const description = conf === undefined ? undefined : await readDerivation(conf, store)
   if (image === undefined || script === undefined || (conf !== undefined && description === undefined))
     return 'its derivation is not in the Nix store'
   if (stream !== undefined && !usesOnly(image, outputOfDerivation(script), isPipeline))

@@ -4,8 +4,10 @@ import type { Log } from '../log.ts'
 import { mapAtMost } from '../promises.ts'
 import { failureIn } from './failure.ts'
 import { type LoggedRun, runNixLogged } from './logged-run.ts'
-import { errorIn, foreignOptions } from './nix.ts'
+import { errorIn } from './nix.ts'
 import { attributeNames, nixString, type PackagesCall, packagesNotEvaluated, WITHOUT_BUILDS } from './packages.ts'
+import { readSettings } from './settings.ts'
+import { setupOf } from './setup.ts'
 import { isStorePath } from './store-path.ts'
 import { SYSTEMS } from './system.ts'
 
@@ -76,11 +78,14 @@ export async function evaluateSystems(
   log: Log,
 ): Promise<readonly SystemImage[]> {
   const supported = systems.filter((system) => SYSTEMS.includes(system))
+  const settings = supported.some(needsStorePath) ? await readSettings(call.nixArgs) : undefined
   let ended = 0
   const evaluated = await mapAtMost(limit, supported, async (system) => {
     log.info(`Evaluating ${call.attribute} for ${system}`)
     const start = performance.now()
-    const image = await evaluateSystem(call, system, needsStorePath(system), log)
+    const setup =
+      settings && needsStorePath(system) ? await setupOf({ ...call, system }, settings, call.nixArgs) : undefined
+    const image = await evaluateSystem(call, system, setup?.platformOptions, log)
     const seconds = ((performance.now() - start) / 1000).toFixed(1)
     const failed = image.kind === 'failed' || image.kind === 'unknown'
     log.info(
@@ -102,21 +107,21 @@ export function evaluationsAtOnce(available: number, processors: number): number
 /** The memory that an evaluation of an image with nixpkgs takes at most, in bytes. */
 const EVALUATION_MEMORY = 1e9
 
+/** @param platformOptions let Nix build what an import needs. Undefined if the store path is of no use */
 async function evaluateSystem(
   call: SystemsCall,
   system: string,
-  withStorePath: boolean,
+  platformOptions: readonly string[] | undefined,
   log: Log,
 ): Promise<SystemImage> {
+  const withStorePath = platformOptions !== undefined
   let steps: Steps = {}
   const show = (line: string): void => {
     const step = readStep(line)
     if (step === undefined) log.info(`${system}: ${line}`.trimEnd())
     else steps = { ...steps, ...step }
   }
-  const text = `${call.flake}#packages.${system}.${call.attribute}`
-  const installable = { options: [], text, name: text }
-  const options = withStorePath ? foreignOptions({ ...call, installable, system }) : WITHOUT_BUILDS
+  const options = platformOptions ?? WITHOUT_BUILDS
   const apply = describeImage(attributeNames(call.attribute), withStorePath)
   const run = await evaluate(call, `.${system}`, options, apply, show)
   const { exitCode, stdout } = run.result

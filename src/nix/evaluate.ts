@@ -4,7 +4,6 @@ import type { Log } from '../log.ts'
 import { buildFailed, type NixBuildCall } from './failure.ts'
 import { type Installable, storePlaceOf } from './installable.ts'
 import { runNixLogged } from './logged-run.ts'
-import { foreignOptions } from './nix.ts'
 import { nixString } from './packages.ts'
 import { isStorePath } from './store-path.ts'
 
@@ -41,7 +40,7 @@ export async function evaluateImage(call: NixBuildCall, log: Log): Promise<Evalu
   const given = [...nixArgs, ...installable.options]
   if (installable.options.length > 0 && given.some((word) => word.startsWith('--arg-from-'))) return undefined
   log.info(`Evaluating ${installable.name}`)
-  const args = ['eval', '--json', ...foreignOptions(call)]
+  const args = ['eval', '--json', ...call.setup.platformOptions]
   const image = installable.options.length > 0 ? callFunction(given) : 'value'
   const target = [...given, text, '--apply', describeDerivation(image, output)]
   const run = await runNixLogged(args, target, (line) => log.info(line), false)

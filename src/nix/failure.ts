@@ -2,10 +2,12 @@ import { NixError } from '../errors.ts'
 import { formatFreeSpace, freeSpace } from '../fs/disk.ts'
 import { lastLines, withoutEscapes } from '../text.ts'
 import { explainBuildFailure, explainIgnoredSettings } from './explain.ts'
+import { flakeOf } from './installable.ts'
 import type { LoggedRun } from './logged-run.ts'
 import type { NixCall } from './nix.ts'
 import { type DerivationLog, derivationName, type NixLog } from './nix-log.ts'
 import { suggestFileAttributes, suggestPackages } from './packages.ts'
+import { submodulesOf } from './submodules.ts'
 
 export interface NixBuildCall extends NixCall {
   /** The folders that a build writes to. If a disk is full, the error names their free space. */
@@ -14,7 +16,7 @@ export interface NixBuildCall extends NixCall {
 
 /** Returns the error for an evaluation or a build that failed, with a hint for known causes. */
 export async function buildFailed(call: NixBuildCall, { result, log }: LoggedRun): Promise<NixError> {
-  const { installable, system, runnerSystem } = call
+  const { installable, system, runnerSystem, setup } = call
   const { detail, evidence } = log.structured
     ? failureIn(log)
     : { detail: lastLines(result.log, 20), evidence: result.log }
@@ -33,9 +35,16 @@ export async function buildFailed(call: NixBuildCall, { result, log }: LoggedRun
     })
   const disks = await freeSpace(call.folders)
   const { ignoredSettings } = log
+  const flake = flakeOf(installable)
   const hint =
-    explainBuildFailure(evidence, { system, runnerSystem, space: formatFreeSpace(disks) }) ??
-    (ignoredSettings.length > 0 ? explainIgnoredSettings(ignoredSettings) : undefined)
+    explainBuildFailure(evidence, {
+      system,
+      runnerSystem,
+      hasBuilder: setup.hasBuilder,
+      flake,
+      submodules: flake === undefined ? [] : await submodulesOf(flake),
+      space: formatFreeSpace(disks),
+    }) ?? (ignoredSettings.length > 0 ? explainIgnoredSettings(ignoredSettings) : undefined)
   return new NixError({ message: `Nix could not build ${installable.name}`, detail: shownDetail, hint })
 }
 
@@ -59,13 +68,27 @@ export function failureIn({ builds, errors, others }: NixLog): NixFailure {
   const messages = reported.map((error) =>
     failed.some(({ derivation }) => error.includes(derivation)) ? error.replace(REPEATED_LOG, '') : error,
   )
-  const detail = [...shown, ...messages]
+  const detail = [...shown, ...(reported.some((error) => GIT_FAILED.test(error)) ? gitLines(others) : []), ...messages]
   const evident = failed.slice(0, EVIDENT_BUILDS).flatMap((build) => lastLinesOf(build, EVIDENT_LINES))
   return {
     detail: withoutEscapes((detail.length > 0 ? detail : others.slice(-SHOWN_LINES)).join('\n')),
     evidence: withoutEscapes([...others, ...errors, ...evident].join('\n')),
   }
 }
+
+/** Matches the errors of Nix after Git has failed. They do not say why: Git has printed that. */
+const GIT_FAILED =
+  /program '(?:[^']*\/)?git' failed|Failed to fetch git repository|resolving Git reference|Cannot find Git revision|could not update local clone of Git repository/
+
+/** Matches the lines in which Git, SSH or the host say why, without progress and what follows from it. */
+const GIT_REASON =
+  /^(?:fatal: (?!Refusing to point HEAD)|ERROR: |ssh: |Host key verification failed|remote: (?!\w+ objects|Total ))|: Permission denied \(/
+
+function gitLines(lines: readonly string[]): readonly string[] {
+  return [...new Set(lines.map(withoutEscapes).filter((line) => GIT_REASON.test(line)))].slice(-SHOWN_GIT_LINES)
+}
+
+const SHOWN_GIT_LINES = 5
 
 /** How much of the failed builds an error shows. */
 const SHOWN_LINES = 20

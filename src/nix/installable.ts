@@ -53,6 +53,17 @@ export function storePlaceOf({ options, text }: Pick<Installable, 'options' | 't
   return placeInStore(text.replace(/\^[^/]*$/, ''))
 }
 
+/** Returns the flake reference in an installable. Undefined for a file. */
+export function flakeOf({ options, text }: Pick<Installable, 'options' | 'text'>): string | undefined {
+  return options.length > 0 ? undefined : text.replace(/#.*$/s, '').replace(/\^[^/]*$/, '') || '.'
+}
+
+/** Returns the folder of a flake reference. Undefined for a flake that Nix fetches. */
+export function localFlake(reference: string): string | undefined {
+  const path = reference.replace(/\?.*$/s, '').replace(/^(?:path|git\+file):(?:\/\/)?/, '')
+  return path.startsWith('.') || path.startsWith('/') ? path : undefined
+}
+
 /**
  * Refuses a path inside of a store path: Nix would build the whole store path, which may contain another image. If the
  * path is a link, Nix 2.8 would even build the default package of the flake around it.

@@ -16,6 +16,7 @@ import {
   type Progress,
   stopActivity,
   updateActivity,
+  withBuildsDone,
 } from './progress.ts'
 
 /**
@@ -37,6 +38,8 @@ export interface NixLog {
   readonly shownAt: number
   /** By activity id, in the order in which they started. */
   readonly builds: ReadonlyMap<string, DerivationLog>
+  /** The number of builds that have ended. */
+  readonly endedBuilds: number
   readonly errors: readonly string[]
   /** Lines outside of builds: messages, and the output of other programs. */
   readonly others: readonly string[]
@@ -60,7 +63,7 @@ export interface Read {
 /** Returns the state of a run that has not written anything yet. @param now in milliseconds, from any origin */
 export function startNixLog(now: number): NixLog {
   const shownProgress = { at: now, line: undefined }
-  const nothing = { builds: new Map(), errors: [], others: [], ignoredSettings: [] }
+  const nothing = { builds: new Map(), endedBuilds: 0, errors: [], others: [], ignoredSettings: [] }
   return { structured: false, progress: NO_PROGRESS, shownProgress, shownAt: now, ...nothing }
 }
 
@@ -88,9 +91,12 @@ export function remind(log: NixLog, now: number): Read {
   return { log: { ...log, shownAt: now, shownProgress: { at: now, line: progress } }, shown: [shown] }
 }
 
-/** Returns the last progress line, unless it was shown before. */
-export function endNixLog({ progress, shownProgress }: NixLog): readonly string[] {
-  const line = formatProgress(progress)
+/**
+ * Returns the last progress line of a run that succeeded, unless it was shown before. Lix ends without a report on its
+ * last build (`Worker::run` in worker.cc), so that builds are also counted here.
+ */
+export function endNixLog({ progress, shownProgress, endedBuilds }: NixLog): readonly string[] {
+  const line = formatProgress(withBuildsDone(progress, endedBuilds))
   return line === undefined || line === shownProgress.line ? [] : [line]
 }
 
@@ -140,7 +146,8 @@ function readEvent(log: NixLog, event: NixEvent): Read {
     case 'stop': {
       const build = log.builds.get(event.id)
       const builds = build === undefined ? log.builds : endBuild(new Map(log.builds), event.id, build)
-      return { log: { ...log, builds, progress: stopActivity(log.progress, event.id) }, shown: [] }
+      const endedBuilds = log.endedBuilds + (build === undefined ? 0 : 1)
+      return { log: { ...log, builds, endedBuilds, progress: stopActivity(log.progress, event.id) }, shown: [] }
     }
   }
 }

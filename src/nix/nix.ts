@@ -2,6 +2,7 @@ import { NixError } from '../errors.ts'
 import { type CommandResult, runCommand, type Shown } from '../process/command.ts'
 import { lastLines, sanitizeLine } from '../text.ts'
 import type { Installable } from './installable.ts'
+import type { NixSetup } from './setup.ts'
 
 /** The subject of a call of Nix. */
 export interface NixCall {
@@ -11,6 +12,7 @@ export interface NixCall {
   readonly runnerSystem: string
   /** More arguments for Nix. */
   readonly nixArgs: readonly string[]
+  readonly setup: NixSetup
 }
 
 const FEATURES = ['--extra-experimental-features', 'nix-command flakes']
@@ -61,11 +63,6 @@ export function nixMissing(): NixError {
     message: 'Nix is not installed on this runner',
     hint: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
   })
-}
-
-/** Returns the options that let Nix build for a system other than the runner's. */
-export function foreignOptions({ system, runnerSystem }: NixCall): readonly string[] {
-  return system === runnerSystem ? [] : ['--option', 'extra-platforms', system]
 }
 
 /** Returns the error in a log of Nix as one line. Old versions print it before the traces, new versions after them. */

@@ -12,6 +12,8 @@ export interface PackagesCall {
   /** Additional arguments for `nix eval`. */
   readonly nixArgs: readonly string[]
   readonly runnerSystem: string
+  /** The Git submodules in the flake's repository, for hints. */
+  readonly submodules?: readonly string[]
   /** The attribute to add if the flake has no packages: `packages.aarch64-linux.containerImage`. */
   readonly missing: string
 }
@@ -101,7 +103,8 @@ export function nixString(text: string): string {
 }
 
 /** Returns the error for a flake whose systems can't be listed. @param log the errors of Nix */
-export function packagesNotEvaluated({ flake, runnerSystem, missing }: PackagesCall, log: string): NixError {
+export function packagesNotEvaluated(call: PackagesCall, log: string): NixError {
+  const { flake, missing } = call
   if (/does not provide attribute/.test(log))
     return new NixError({
       message: `The flake ${flake} has no output "packages"`,
@@ -110,8 +113,16 @@ export function packagesNotEvaluated({ flake, runnerSystem, missing }: PackagesC
   return new NixError({
     message: `Nix could not evaluate ${flake}#packages`,
     detail: lastLines(log, 20),
-    hint: explainBuildFailure(log, { runnerSystem }),
+    hint: explainPackagesFailure(log, call),
   })
+}
+
+/** Returns a hint for an evaluation of several systems that failed. */
+export function explainPackagesFailure(
+  log: string,
+  { runnerSystem, flake, submodules = [] }: PackagesCall,
+): string | undefined {
+  return explainBuildFailure(log, { runnerSystem, flake, submodules })
 }
 
 const SHOWN_NAMES = 20

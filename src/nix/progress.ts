@@ -71,6 +71,12 @@ export function countProgress({ builds, copies }: Progress): { readonly done: nu
   return { done: built.done + fetched.done, total: built.expected + fetched.expected }
 }
 
+/** Returns the progress with at least a number of builds done. */
+export function withBuildsDone(progress: Progress, count: number): Progress {
+  const missing = count - totalOf(progress.builds).done
+  return missing > 0 ? { ...progress, builds: { ...progress.builds, done: progress.builds.done + missing } } : progress
+}
+
 /** Formats the progress as a line. Returns undefined if there is nothing to build or fetch. */
 export function formatProgress({ builds, copies, bytes }: Progress): string | undefined {
   const [built, fetched] = [totalOf(builds), totalOf(copies)]

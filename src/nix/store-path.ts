@@ -4,7 +4,25 @@ import { basename, dirname, join, resolve } from 'node:path'
 /** A folder, a hash in Nix's base-32 encoding, and a name: https://nix.dev/manual/nix/latest/protocols/store-path */
 const STORE_PATH = /^(?:\/[A-Za-z0-9._-]+)+\/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,211}$/
 
-/** Returns the folder of the Nix store. */
+/** Where the files of a Nix store are. */
+export interface StoreFolder {
+  /** The folder in store paths, normally `/nix/store`. */
+  readonly name: string
+  /** The folder that has the files. It differs for a store below another root, as runners without root privileges have. */
+  readonly place: string
+}
+
+/** Returns where a store path, or a file in one, is on this machine. Returns any other path unchanged. */
+export function placeOnDisk(path: string, { name, place }: StoreFolder): string {
+  return path.startsWith(`${name}/`) ? place + path.slice(name.length) : path
+}
+
+/** Returns the store of a runner whose store paths are where their names say. */
+export function storeInPlace(): StoreFolder {
+  return { name: storeFolder(), place: storeFolder() }
+}
+
+/** Returns the folder in store paths. */
 export function storeFolder(): string {
   return process.env.NIX_STORE_DIR || '/nix/store'
 }

@@ -9,8 +9,9 @@ import type { SourceImage } from '../image/source-image.ts'
 import type { Log } from '../log.ts'
 import { explainBuildFailure } from '../nix/explain.ts'
 import { attributeOf, type Installable, storePlaceOf } from '../nix/installable.ts'
-import { foreignOptions, type NixCall, nixMissing, runNix } from '../nix/nix.ts'
-import { isStorePath, storeFolder } from '../nix/store-path.ts'
+import { type NixCall, nixMissing, runNix } from '../nix/nix.ts'
+import type { NixSetup } from '../nix/setup.ts'
+import { isStorePath } from '../nix/store-path.ts'
 import { runCommand } from '../process/command.ts'
 import { lastLines } from '../text.ts'
 
@@ -24,6 +25,7 @@ import { lastLines } from '../text.ts'
 export async function addLocalImage(
   installable: Installable,
   runnerSystem: string,
+  setup: NixSetup,
   log: Log,
 ): Promise<Installable | undefined> {
   const path = await localPath(installable)
@@ -31,7 +33,7 @@ export async function addLocalImage(
   const { name } = installable
   const place = await placeWithin(path, name)
   await checkFormat(place, name)
-  const storePath = await addToStore(place, name, runnerSystem)
+  const storePath = await addToStore(place, name, runnerSystem, setup)
   log.info(`${name} is an image already, so Nix does not build it. It was added to the Nix store as ${storePath}`)
   return { options: [], text: storePath, name }
 }
@@ -84,13 +86,18 @@ async function checkFormat(place: string, name: string): Promise<void> {
   })
 }
 
-async function addToStore(place: string, name: string, runnerSystem: string): Promise<string> {
+async function addToStore(
+  place: string,
+  name: string,
+  runnerSystem: string,
+  { store, storeOptions }: NixSetup,
+): Promise<string> {
   // Not `nix store add-path`, which reads the whole file into memory in Nix 2.8.
-  const result = await runCommand('nix-store', ['--add', place], { trust: 'nix' })
+  const result = await runCommand('nix-store', [...storeOptions, '--add', place], { trust: 'nix' })
   if (result === undefined) throw nixMissing()
   const storePath = result.stdout.trim()
   if (result.exitCode === 0 && isStorePath(storePath)) return storePath
-  const space = formatFreeSpace(await freeSpace([storeFolder()]))
+  const space = formatFreeSpace(await freeSpace([store.place]))
   throw new NixError({
     message: `Nix could not add ${name} to its store`,
     detail: lastLines(result.log, 20),
@@ -149,7 +156,7 @@ export interface CopyCall extends NixCall {
  * @throws NixError if the image is given as a path instead of an attribute, or if the program fails
  */
 export async function copyToLayout(call: CopyCall): Promise<void> {
-  const { installable, nixArgs, layout } = call
+  const { installable, nixArgs, setup, layout } = call
   // Nix would look for the attribute in a flake at that path, and Nix 2.8 also in the parent folders.
   if (storePlaceOf(installable) !== undefined)
     throw new NixError({
@@ -159,7 +166,7 @@ export async function copyToLayout(call: CopyCall): Promise<void> {
   const program = attributeOf(installable, 'copyTo')
   const args = [
     'run',
-    ...foreignOptions(call),
+    ...setup.platformOptions,
     ...nixArgs,
     ...program.options,
     program.text,
@@ -170,7 +177,7 @@ export async function copyToLayout(call: CopyCall): Promise<void> {
   ]
   const { exitCode, log } = await runNix(args, true, { trust: 'script' })
   if (exitCode === 0) return
-  const space = formatFreeSpace(await freeSpace([storeFolder(), dirname(layout)]))
+  const space = formatFreeSpace(await freeSpace([setup.store.place, dirname(layout)]))
   throw new NixError({
     message: `${program.name} could not write the image as an OCI layout`,
     detail: lastLines(log, 20),

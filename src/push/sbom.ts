@@ -17,7 +17,7 @@ import { documentIn, renameDocument, type SbomAttestation, sbomAttestation } fro
 import { modulesOfSameContent, type PublishedContent } from '../sbom/published.ts'
 import { scanModules } from '../sbom/scan.ts'
 import { type ImageContents, spdxDocument } from '../sbom/spdx.ts'
-import { readStoreInfo } from '../sbom/store-info.ts'
+import { readStoreInfo, type StoreAccess } from '../sbom/store-info.ts'
 import { completeLayers, type ImageContent, withPublishedHashes } from './content.ts'
 
 /** An image with its SBOM. */
@@ -47,6 +47,8 @@ export interface SbomSettings {
   /** Published images, whose SBOMs may describe the same store paths. */
   readonly previous: readonly PreviousImage[]
   readonly tempFolder: string
+  /** How to reach the local Nix store. By default, it is where its name says. */
+  readonly setup?: StoreAccess
 }
 
 /**
@@ -55,13 +57,13 @@ export interface SbomSettings {
  */
 export function startSbom(
   { layered }: ImageSource,
-  { platform, tempFolder, previous, images }: SbomSettings,
+  { platform, tempFolder, previous, images, setup }: SbomSettings,
   registry: Registry,
   log: Log,
 ): PendingSbom {
   const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths))
   const reading = readPublishedContents(registry, previous, images, platform, log)
-  const describing = describeStorePaths([...known], reading, log)
+  const describing = describeStorePaths([...known], reading, setup, log)
   describing.catch(() => undefined)
   return {
     async attach({ created, layers: pushed }, images) {
@@ -74,7 +76,7 @@ export function startSbom(
         return undefined
       }
       const more = paths.filter((path) => !known.has(path))
-      const local = [await describing, await describeStorePaths(more, reading, log)]
+      const local = [await describing, await describeStorePaths(more, reading, setup, log)]
       const facts = local.flatMap(({ storePaths }) => storePaths)
       const storePaths = withPublishedHashes(facts, pushed, published)
       const same = modulesOfSameContent(published, storePaths)
@@ -96,15 +98,16 @@ const NOT_ALL_KNOWN = 'the store paths of layers that were reused are unknown. S
 async function describeStorePaths(
   paths: readonly string[],
   reading: Promise<readonly PublishedContent[]>,
+  setup: StoreAccess | undefined,
   log: Log,
 ): Promise<Pick<ImageContents, 'storePaths' | 'modules'>> {
-  const facts = readStoreInfo(paths, log)
+  const facts = readStoreInfo(paths, log, setup)
   const published = await reading
   // Without a published SBOM, the search does not wait for Nix.
   const same = published.length === 0 ? [] : modulesOfSameContent(published, await facts)
   const known = new Set(same.map(({ path }) => path))
   const unknown = paths.filter((path) => !known.has(path))
-  const [storePaths, modules] = await Promise.all([facts, scanModules(unknown, log)])
+  const [storePaths, modules] = await Promise.all([facts, scanModules(unknown, log, setup?.store)])
   return { storePaths, modules }
 }
 

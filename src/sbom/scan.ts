@@ -3,7 +3,7 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { extname, join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Log } from '../log.ts'
-import { isStorePath } from '../nix/store-path.ts'
+import { isStorePath, placeOnDisk, type StoreFolder, storeInPlace } from '../nix/store-path.ts'
 import { mapAtMost } from '../promises.ts'
 import { type RandomAccessFile, readElfSections } from './elf.ts'
 import { goModulesIn } from './go-modules.ts'
@@ -22,11 +22,15 @@ export interface StorePathModules {
  * only on their content. Skips paths that don't exist here, and files that can't be read.
  * @returns the store paths that have modules, sorted
  */
-export async function scanModules(paths: readonly string[], log: Log): Promise<readonly StorePathModules[]> {
+export async function scanModules(
+  paths: readonly string[],
+  log: Log,
+  store: StoreFolder = storeInPlace(),
+): Promise<readonly StorePathModules[]> {
   const sorted = [...new Set(paths)].filter(isStorePath).toSorted()
   const scanned = await mapAtMost(STORE_PATHS_AT_ONCE, sorted, async (path) => ({
     path,
-    modules: await modulesBelow(path, log),
+    modules: await modulesBelow(placeOnDisk(path, store), log),
   }))
   return scanned.filter(({ modules }) => modules.length > 0)
 }

@@ -5,7 +5,8 @@ import { messageOf } from '../errors.ts'
 import { readJson } from '../json.ts'
 import type { Log } from '../log.ts'
 import { errorIn, runNix } from '../nix/nix.ts'
-import { isStorePath, storeFolder } from '../nix/store-path.ts'
+import type { NixSetup } from '../nix/setup.ts'
+import { isStorePath, placeOnDisk, storeFolder, storeInPlace } from '../nix/store-path.ts'
 import { mapAtMost } from '../promises.ts'
 import { sanitizeLine } from '../text.ts'
 
@@ -20,13 +21,20 @@ export interface StorePathInfo {
   readonly deriver?: string
 }
 
+/** How to reach the local store. */
+export type StoreAccess = Pick<NixSetup, 'store' | 'storeOptions'>
+
 /**
  * Returns the facts that the local store has about store paths, one entry for each path, sorted. Runs Nix once, for up to
  * about 1500 paths. If Nix fails, logs the reason and returns the paths without facts.
  */
-export async function readStoreInfo(paths: readonly string[], log: Log): Promise<readonly StorePathInfo[]> {
+export async function readStoreInfo(
+  paths: readonly string[],
+  log: Log,
+  access: StoreAccess = { store: storeInPlace(), storeOptions: [] },
+): Promise<readonly StorePathInfo[]> {
   const sorted = [...new Set(paths)].toSorted()
-  const known = await queryStoreInfo(sorted).catch((error: unknown) => {
+  const known = await queryStoreInfo(sorted, access).catch((error: unknown) => {
     log.info(`The SBOM lists store paths without hashes and references: ${sanitizeLine(messageOf(error))}`)
     return new Map<string, StorePathInfo>()
   })
@@ -64,11 +72,17 @@ export function toSri(hash: string): string | undefined {
 /** In bytes. Far below the limit of any system, which counts the environment as well. */
 const ARGUMENTS_LIMIT = 100_000
 
-async function queryStoreInfo(paths: readonly string[]): Promise<ReadonlyMap<string, StorePathInfo>> {
+async function queryStoreInfo(
+  paths: readonly string[],
+  access: StoreAccess,
+): Promise<ReadonlyMap<string, StorePathInfo>> {
   const infos = new Map<string, StorePathInfo>()
-  for (const batch of batches(await existing(paths))) {
+  for (const batch of batches(await existing(paths, access))) {
     // With --offline, Nix does not ask caches for paths that the local store does not have.
-    const { exitCode, stdout, log } = await runNix(['path-info', '--offline', '--json', ...batch], false)
+    const { exitCode, stdout, log } = await runNix(
+      ['path-info', '--offline', '--json', ...access.storeOptions, ...batch],
+      false,
+    )
     if (exitCode !== 0) throw new Error(`nix path-info failed: ${errorIn(log)}`)
     const parsed = parsePathInfo(stdout)
     if (parsed === undefined) throw new Error('the output of nix path-info --json has an unknown form')
@@ -78,9 +92,13 @@ async function queryStoreInfo(paths: readonly string[]): Promise<ReadonlyMap<str
 }
 
 /** Nix would try to build or download paths that don't exist. It takes the path of a derivation for its outputs. */
-async function existing(paths: readonly string[]): Promise<readonly string[]> {
+async function existing(paths: readonly string[], { store }: StoreAccess): Promise<readonly string[]> {
   const candidates = paths.filter((path) => isStorePath(path) && !path.endsWith('.drv'))
-  const found = await mapAtMost(8, candidates, async (path) => (await lstat(path).catch(() => undefined)) !== undefined)
+  const found = await mapAtMost(
+    8,
+    candidates,
+    async (path) => (await lstat(placeOnDisk(path, store)).catch(() => undefined)) !== undefined,
+  )
   return candidates.filter((_, at) => found[at])
 }
 
