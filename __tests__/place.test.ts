@@ -12,7 +12,7 @@ const checkout = fileURLToPath(new URL('..', import.meta.url))
 const run = promisify(execFile)
 
 /** The place of a repository with the name of this project, of any owner. */
-const PLACE = /(?<![A-Za-z0-9_.-])[A-Za-z0-9][A-Za-z0-9-]*\/nix-image-action(?![A-Za-z0-9_-])/g
+const PLACE = /(?<![A-Za-z0-9_.-])[A-Za-z0-9][A-Za-z0-9-]*\/nix-image-action(?![A-Za-z0-9_-]|\/nix-image-action)/g
 
 async function readPlace(folder: string): Promise<string> {
   const { repository } = JSON.parse(await readFile(join(folder, 'package.json'), 'utf8'))

@@ -21,6 +21,8 @@ export interface Workflow {
   readonly api: string
   /** Shared by the steps of a job. The runner empties it after the job. */
   readonly tempFolder: string
+  /** A folder through which builds hand records over to merges, in place of artifacts. Absent in a job. */
+  readonly recordFolder?: string | undefined
   /** The Nix system of the machine. */
   readonly runnerSystem: string
   /** Absent without the permission `id-token: write`. */

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { setFlagsFromString } from 'node:v8'
 import { endOnSignals, isCancelled } from './actions/cancel.ts'
+import { jobLog } from './actions/log.ts'
 import { run } from './run.ts'
 
 // libuv's threads compress. By default there are four of them, however many cores there are; more threads than cores
@@ -15,8 +16,14 @@ setFlagsFromString('--heap-growing-percent=500')
 // Warnings about deprecated calls in dependencies are of no use to readers of the log.
 process.noDeprecation = true
 
-endOnSignals()
-const exitCode = await run(process.env)
+const exitCode = await start(process.argv.slice(2))
 // Exit immediately: open connections and programs that don't exit must not delay the end of the step. A cancelled step
 // exits when its programs have exited.
 if (!isCancelled()) process.exit(exitCode)
+
+/** Runs a step of a job. With arguments, which only bin/main.js passes, runs the command line. */
+async function start(args: readonly string[]): Promise<number> {
+  if (args.length > 0) return (await import('./cli.ts')).runCli(args, process.env)
+  endOnSignals(jobLog)
+  return run(process.env)
+}

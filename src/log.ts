@@ -34,10 +34,35 @@ export function startActivity(message: string): Activity {
 }
 
 /** In milliseconds. */
-const REPORT_INTERVAL = 60_000
+const REPORT_INTERVAL = 30_000
 
 /**
- * Logs each activity that has made no progress for a minute, and repeats the message every minute.
+ * Logs that work continues every 30 seconds until it ends, if it takes that long.
+ * @param message completes "Still": `reading /nix/store/…`
+ * @param state what has been done so far, if it is known
+ */
+export async function withProgress<Result>(
+  log: Pick<Log, 'info'>,
+  message: string,
+  work: () => Promise<Result>,
+  state?: () => string,
+): Promise<Result> {
+  const started = performance.now()
+  const timer = setInterval(() => {
+    const seconds = Math.round((performance.now() - started) / 1000)
+    log.info(`Still ${message} after ${seconds} s${state === undefined ? '' : `: ${state()}`}`)
+  }, REPORT_INTERVAL)
+  // The timer must not keep the process alive.
+  timer.unref()
+  try {
+    return await work()
+  } finally {
+    clearInterval(timer)
+  }
+}
+
+/**
+ * Logs each activity that has made no progress for 30 seconds, and repeats the message every 30 seconds.
  * @returns a function that stops the reports
  */
 export function reportSilence(info: (message: string) => void, interval = REPORT_INTERVAL): () => void {

@@ -1,31 +1,27 @@
 import { appendFile } from 'node:fs/promises'
-import { homedir, tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { dirname } from 'node:path'
 import * as core from '@actions/core'
-import { adviceFor, adviceForDisk } from './actions/advice.ts'
+import { adviceFor } from './actions/advice.ts'
 import { declareArtifacts } from './actions/artifacts.ts'
-import { cancellation, isCancelled } from './actions/cancel.ts'
+import { isCancelled } from './actions/cancel.ts'
 import { jobLog } from './actions/log.ts'
 import { type Environment, readWorkflow } from './context.ts'
-import { ActionError, DiskError, messageOf } from './errors.ts'
+import { ActionError } from './errors.ts'
 import { diskFailure } from './fs/disk.ts'
-import { createHttp, type Http } from './http/client.ts'
 import { inputOf } from './inputs/field.ts'
 import { type Inputs, readInputs } from './inputs/inputs.ts'
-import { readTokenLogin } from './inputs/token.ts'
 import { reportSilence } from './log.ts'
-import { build } from './modes/build.ts'
-import { merge } from './modes/merge.ts'
+import { summarizeFailure } from './modes/failure-summary.ts'
 import type { Result } from './modes/mode.ts'
-import { plan } from './modes/plan.ts'
-import { verify } from './modes/verify.ts'
-import { waitUnlessCancelled } from './process/cancellation.ts'
-import { createRegistry } from './registry/client.ts'
-import { credentialsFrom, withFallback } from './registry/credentials.ts'
-import type { Registry } from './registry/registry.ts'
-import { RegistryError } from './registry/registry-error.ts'
+import { startPhases } from './modes/phases.ts'
+import { findNixVersion } from './nix/nix.ts'
+import { platformOf } from './nix/system.ts'
+import { formatPlatform } from './oci/platform.ts'
+import { formatReference, formatRepository, type Repository } from './oci/reference.ts'
+import { explainError, type Progress, runMode } from './run-mode.ts'
 import { withoutSecrets } from './secrets.ts'
 import { withoutEscapes, withoutHidden } from './text.ts'
+import { VERSION } from './version.ts'
 
 /**
  * Runs the action: reads the inputs, runs the mode, and writes its outputs and summary. Reports a failure as one error.
@@ -38,28 +34,95 @@ import { withoutEscapes, withoutHidden } from './text.ts'
  */
 export async function run(env: Environment): Promise<number> {
   const stopReports = reportSilence(jobLog.info)
+  const step: Step = { phases: startPhases(), writes: [] }
   try {
-    // Before anything else, because errors quote inputs.
-    const token = inputOf(env, 'token')
-    if (token !== '') jobLog.mask(token)
-    const inputs = readInputs(env)
-    for (const notice of inputs.notices) jobLog.notice(notice)
-    for (const note of inputs.notes) jobLog.info(note)
-    const { outputs, summary, artifacts = [], failure } = await runMode(inputs, env)
-    await writeOutputs(outputs, env)
-    for (const warning of await declareArtifacts(artifacts, env)) jobLog.warning(warning)
-    if (inputs.summary) await writeSummary(summary, env, failure === undefined)
-    if (failure !== undefined) throw failure
-    return 0
+    const failure = await runStep(env, step)
+    if (failure !== undefined) jobLog.error(failure.message)
+    return failure === undefined ? 0 : 1
   } catch (error) {
     // The signal handler ends the process after its child processes.
     if (isCancelled()) return new Promise(() => undefined)
-    jobLog.error(await explainError(error, env))
+    const failure = await explainError(error, env, (one) => adviceFor(one, inputOf(env, 'mode')))
+    jobLog.error(failure.message)
     if (error instanceof Error) jobLog.debug(error.stack ?? error.message)
+    if (wantsSummary(env)) await writeSummary(summarizeFailedStep(failure, step, env), env, false)
     return 1
   } finally {
     stopReports()
   }
+}
+
+/** @returns the failure of a mode that has outputs and a summary even so */
+async function runStep(env: Environment, step: Step): Promise<ActionError | undefined> {
+  // Before anything else, because errors quote inputs.
+  const token = inputOf(env, 'token')
+  if (token !== '') jobLog.mask(token)
+  jobLog.info(await describeVersions(env))
+  const inputs = readInputs(env)
+  step.inputs = inputs
+  for (const notice of inputs.notices) jobLog.notice(notice)
+  for (const note of inputs.notes) jobLog.info(note)
+  const { outputs, summary, artifacts = [], failure } = await runMode(inputs, env, readWorkflow(env), jobLog, step)
+  await writeOutputs(outputs, env)
+  for (const warning of await declareArtifacts(artifacts, env)) jobLog.warning(warning)
+  if (inputs.summary) await writeSummary(summary, env, failure === undefined)
+  return failure
+}
+
+interface Step extends Progress {
+  /** Absent until they have been read. */
+  inputs?: Inputs
+}
+
+/** Returns the first line of the log, which bug reports need. Merge does not run Nix. */
+async function describeVersions(env: Environment): Promise<string> {
+  const nix = inputOf(env, 'mode') === 'merge' ? undefined : await findNixVersion()
+  return [`nix-image-action ${VERSION}`, ...(nix === undefined ? [] : [nix]), `Node ${process.versions.node}`].join(
+    ', ',
+  )
+}
+
+/** Reports whether to write a summary, also if the inputs are not valid. */
+function wantsSummary(env: Environment): boolean {
+  return inputOf(env, 'summary').toLowerCase() !== 'false'
+}
+
+function summarizeFailedStep({ parts }: ActionError, { inputs, phases, writes }: Step, env: Environment): string {
+  // Secrets in formatted text would not be found.
+  const [message = '', detail, hint] = [parts.message, parts.detail, parts.hint].map((text) => text && forSummary(text))
+  const mode = inputs?.mode ?? inputOf(env, 'mode')
+  return summarizeFailure({
+    step: STEPS.get(mode) ?? 'Step',
+    ...describeSubject(inputs),
+    failure: { message, detail, hint },
+    ...((mode === 'build' || mode === 'merge') && { writes }),
+    times: phases.times(),
+  })
+}
+
+/** By mode. */
+const STEPS: ReadonlyMap<string, string> = new Map([
+  ['build', 'Build'],
+  ['merge', 'Merge'],
+  ['plan', 'Plan'],
+  ['verify', 'Verification'],
+])
+
+function describeSubject(inputs: Inputs | undefined): { readonly image?: string; readonly platform?: string } {
+  switch (inputs?.mode) {
+    case 'build':
+      return { ...nameFirst(inputs.images), platform: formatPlatform(platformOf(inputs.system)) }
+    case 'merge':
+      return nameFirst(inputs.images)
+    case 'verify':
+      return { image: formatReference(inputs.reference), platform: formatPlatform(platformOf(inputs.system)) }
+    default:
+      return {}
+  }
+}
+
+function nameFirst([first]: readonly Repository[]): { readonly image?: string } {
+  return first === undefined ? {} : { image: formatRepository(first) }
 }
 
 async function writeOutputs(outputs: Result['outputs'], env: Environment): Promise<void> {
@@ -79,7 +142,7 @@ async function writeSummary(
 ): Promise<void> {
   if (!file) return
   try {
-    await appendFile(file, forSummary(summary))
+    await appendFile(file, forSummary(summary).slice(0, SUMMARY_LIMIT))
   } catch (error) {
     const failure = await diskFailure(`Can't write the summary of this step to ${file}`, dirname(file), error)
     const { message, detail } = failure.parts
@@ -88,59 +151,10 @@ async function writeSummary(
   }
 }
 
+/** Removes secrets and control characters. */
 function forSummary(text: string): string {
-  return withoutHidden(withoutEscapes(withoutSecrets(text))).slice(0, SUMMARY_LIMIT)
+  return withoutHidden(withoutEscapes(withoutSecrets(text)))
 }
 
 /** In characters, of up to four bytes. The runner accepts at most 1 MiB. */
 const SUMMARY_LIMIT = 256 * 1024
-
-async function runMode(inputs: Inputs, env: Environment): Promise<Result> {
-  const wait = (milliseconds: number) => waitUnlessCancelled(milliseconds, cancellation.signal)
-  const http = createHttp({ log: jobLog, userAgent: 'nix-image-action', env, wait })
-  const tools = { http, registry: openRegistry(http, inputs, env), log: jobLog, cancellation }
-  const workflow = readWorkflow(env)
-  switch (inputs.mode) {
-    case 'plan':
-      return plan(inputs, workflow, tools)
-    case 'build':
-      return build(inputs, workflow, tools)
-    case 'merge':
-      return merge(inputs, workflow, tools)
-    case 'verify':
-      return verify(inputs, workflow, tools)
-  }
-}
-
-function openRegistry(http: Http, inputs: Inputs, env: Environment): Registry {
-  const onSecret = (secret: string) => jobLog.mask(secret)
-  const runtime = env.XDG_RUNTIME_DIR && join(env.XDG_RUNTIME_DIR, 'containers', 'auth.json')
-  const files = {
-    docker: join(env.DOCKER_CONFIG || join(env.HOME || homedir(), '.docker'), 'config.json'),
-    podman: [env.REGISTRY_AUTH_FILE, runtime].flatMap((file) => file || []),
-  }
-  const credentials = withFallback(credentialsFrom(files, onSecret), readTokenLogin(env, inputs))
-  return createRegistry({ http, credentials, onSecret })
-}
-
-/** Returns the message of an error, with advice for the workflow. */
-async function explainError(error: unknown, env: Environment): Promise<string> {
-  const { RUNNER_TEMP = tmpdir() } = env
-  if (!(error instanceof ActionError) && isShortage(error))
-    return explainError(await diskFailure("This step can't continue", RUNNER_TEMP, error), env)
-  if (!(error instanceof ActionError)) return `This is a bug in nix-image-action. Please report it: ${messageOf(error)}`
-  if (error instanceof DiskError) return `${error.message}\n${adviceForDisk(error)}`
-  const advice = registryErrorIn(error)
-  return [error.message, advice && adviceFor(advice, inputOf(env, 'mode'))].filter(Boolean).join('\n')
-}
-
-/** Reports whether the runner has run out of disk space or file handles. */
-function isShortage(error: unknown): boolean {
-  return ['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE'].includes(String((error as NodeJS.ErrnoException | undefined)?.code))
-}
-
-/** Returns the registry error that caused an error, if it has no hint yet. */
-function registryErrorIn(error: unknown): RegistryError | undefined {
-  if (error instanceof RegistryError) return error.parts.hint === undefined ? error : undefined
-  return error instanceof ActionError ? registryErrorIn(error.cause) : undefined
-}

@@ -82,3 +82,13 @@ export function formatBytes(bytes: number): string {
   const amount = bytes / 1000 ** step
   return `${amount >= 100 || step === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${BYTE_UNITS[step]}`
 }
+
+/** Formats a duration in milliseconds: `310 ms`, `14.2 s`, `1 min 23 s`, `2 h 5 min`. */
+export function formatDuration(milliseconds: number): string {
+  if (milliseconds < 999.5) return `${Math.round(milliseconds)} ms`
+  if (milliseconds < 59_950) return `${(milliseconds / 1000).toFixed(1)} s`
+  const seconds = Math.round(milliseconds / 1000)
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`
+  const minutes = Math.round(seconds / 60)
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`
+}

@@ -373,7 +373,7 @@ describe('other labels give the very image that a build would push', () => {
           check: () => undefined,
         },
         client,
-        { info: () => undefined, warning: fail, debug: () => undefined },
+        { info: () => undefined, group: (_title, work) => work() },
       )
       const digest = image?.digest ?? ''
       const bytes = server.manifest('app', digest)?.bytes ?? Buffer.alloc(0)

@@ -44,7 +44,7 @@ describe('building and merging two systems', () => {
     })
     expect(merged.outputs.tags).toBe(`${imageOf(lab)}:latest\n${imageOf(lab)}:0123456`)
     expect(merged.outputs.image).toBe(`${imageOf(lab)}@${merged.outputs.digest}`)
-    expect(merged.summary).toMatch(/^# Published\n/)
+    expect(merged.summary).toMatch(/^### Published\n/)
 
     const pulled = await run('docker', ['pull', merged.outputs.image ?? ''])
     expect(pulled.stdout).toContain(`Digest: ${merged.outputs.digest}`)
@@ -84,7 +84,7 @@ describe('building and merging two systems', () => {
       run: { id: '1234567890', attempt: 2 },
     })
     expect(outputs.image).toBe(`${imageOf(lab)}@${outputs.digest}`)
-    expect(summary).toContain('Built for aarch64-linux (linux/arm64)')
+    expect(summary).toContain(`### Built: \`${imageOf(lab)}\` for linux/arm64\n`)
     expect(summary).toContain(outputs.digest)
   })
 
@@ -308,7 +308,7 @@ describe('a failure explains its cause, and publishes nothing', () => {
       [
         'The image is for linux/arm64, but x86_64-linux is linux/amd64',
         'says "architecture": "arm64"',
-        'Nothing was pushed',
+        'No image was pushed',
       ],
     ],
     [

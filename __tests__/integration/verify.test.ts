@@ -71,8 +71,8 @@ describe('the same source', () => {
       for (const system of ['x86_64-linux', 'aarch64-linux']) {
         const step = passed(await verify(reference, {}, system))
         expect(step.outputs).toEqual({ verified: 'true', differences: '[]' })
-        expect(step.summary).toContain(`### Verified for ${system}`)
-        expect(step.summary).toContain(`| commit | \`${COMMIT}\` |`)
+        expect(step.summary).toContain('### Verified: ')
+        expect(step.summary).toContain(`from commit \`${COMMIT}\``)
         expect(step.notices).toEqual([])
       }
     expect(await repositoryState()).toBe(before)
@@ -171,8 +171,10 @@ describe('another source', () => {
     expect(error).toMatch(/store paths only in the build:\n.*-glibc-2\.40-66\n/)
     expect(error).toContain(`Commit ${commit} was built, but the index names commit ${COMMIT}. Check out that commit`)
     expect(error).toContain(`with:\n      ref: ${COMMIT}`)
-    expect(step.summary).toContain('### Not verified for x86_64-linux (linux/amd64)')
-    expect(step.summary).toMatch(/\| 2 \| `sha256:.*-glibc-2\.40-36` \| `sha256:.*-glibc-2\.40-66` \|/)
+    expect(step.summary).toContain('### Not verified: ')
+    expect(step.summary).toMatch(
+      /\| 2 \| published \| `sha256:.*bc-2\.40-36.* \|\n\| 2 \| built \| `sha256:.*bc-2\.40-66.* \|\n/,
+    )
   }, 120_000)
 
   test('says that only `created` differs', async () => {

@@ -4,6 +4,7 @@ import { delimiter, join } from 'node:path'
 import { expect, test } from '@jest/globals'
 import { readWorkflow } from '../../src/context.ts'
 import { readInputs } from '../../src/inputs/inputs.ts'
+import { startPhases } from '../../src/modes/phases.ts'
 import { plan } from '../../src/modes/plan.ts'
 import { afterwards, connect } from '../registry/connect.ts'
 import { prepareRunner } from '../support/runner.ts'
@@ -58,7 +59,10 @@ test('a layer that images of several systems have is looked for once', async () 
     group: <Result>(_title: string, work: () => Promise<Result>) => work(),
     groupToolOutput: <Result>(_title: string, work: () => Promise<Result>) => work(),
   }
-  const { outputs } = await plan(inputs, readWorkflow(runner.env), { http: client.http, registry: client, log })
+  const { outputs } = await plan(inputs, readWorkflow(runner.env), {
+    ...{ http: client.http, registry: client, log },
+    ...{ phases: startPhases(), onWrite: ignore },
+  })
   expect(JSON.parse(outputs.matrix ?? '').include).toMatchObject([{ unchanged: true }, { unchanged: true }])
   expect(server.requests.filter(({ reference }) => reference === layer)).toHaveLength(1)
 })

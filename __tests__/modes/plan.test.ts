@@ -1,6 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
-import { runnerFor } from '../../src/modes/plan.ts'
-import { summarizePlan } from '../../src/modes/summaries.ts'
+import { runnerFor, summarizePlan } from '../../src/modes/plan.ts'
 
 describe('a system is built on', () => {
   test.each([
@@ -27,12 +26,12 @@ test('the summary shows the systems, their runners, and what is unchanged', () =
   ] as const
   expect(summarizePlan(builds)).toBe(
     [
-      '# Planned',
+      '### Planned',
       '',
-      '| system | runner | image |',
-      '|---|---|---|',
-      '| aarch64-linux | `ubuntu-24.04-arm` | unchanged |',
-      '| x86_64-linux | `ubuntu-24.04` | to be built |',
+      '| platform | system | runner | image |',
+      '|---|---|---|---|',
+      '| linux/arm64 | aarch64-linux | `ubuntu-24.04-arm` | unchanged |',
+      '| linux/amd64 | x86_64-linux | `ubuntu-24.04` | to be built |',
       '',
     ].join('\n'),
   )

@@ -113,18 +113,18 @@ describe('the log that is shown', () => {
     ])
   })
 
-  describe('after a minute of silence', () => {
+  describe('after 30 seconds of silence', () => {
     const shownAfter = (lines: readonly string[], now: number) => {
       const { log, shown } = remind(read(lines).log, now)
-      return { shown, again: [now, now + 59_999, now + 60_000].map((at) => remind(log, at).shown.length) }
+      return { shown, again: [now, now + 29_999, now + 30_000].map((at) => remind(log, at).shown.length) }
     }
     const start = nix({ action: 'start', id: 1, level: 0, parent: 0, text: '', type: 104 })
     const amount = nix({ action: 'result', fields: [1, 4, 0, 0], id: 1, type: 105 })
 
-    test('has a reminder of the running builds, once a minute', () => {
+    test('has a reminder of the running builds, every 30 seconds', () => {
       const lines = [start, amount, building(2, 'one'), building(3, 'two'), stopping(2)]
-      expect(shownAfter(lines, 59_999).shown).toEqual([])
-      expect(shownAfter(lines, 60_000)).toEqual({
+      expect(shownAfter(lines, 29_999).shown).toEqual([])
+      expect(shownAfter(lines, 30_000)).toEqual({
         shown: ['Nix: 1 of 4 built, 3 left; still building two'],
         again: [0, 0, 1],
       })
@@ -132,17 +132,17 @@ describe('the log that is shown', () => {
 
     test('names three builds at most', () => {
       const lines = ['a', 'b', 'c', 'd'].map((name, id) => building(id, name))
-      expect(shownAfter(lines, 60_000).shown).toEqual(['Nix is still building a, b, c, …'])
+      expect(shownAfter(lines, 30_000).shown).toEqual(['Nix is still building a, b, c, …'])
     })
 
     test('has a reminder that Nix is running if no build is', () => {
-      expect(shownAfter([], 60_000).shown).toEqual(['Nix is still running'])
+      expect(shownAfter([], 30_000).shown).toEqual(['Nix is still running'])
     })
 
     test('measures the silence from the last line', () => {
-      const { log } = readNixLine(read([building(2, 'one')]).log, printing(2, 'a line'), 30_000)
-      expect(remind(log, 89_999).shown).toEqual([])
-      expect(remind(log, 90_000).shown).toEqual(['Nix is still building one'])
+      const { log } = readNixLine(read([building(2, 'one')]).log, printing(2, 'a line'), 20_000)
+      expect(remind(log, 49_999).shown).toEqual([])
+      expect(remind(log, 50_000).shown).toEqual(['Nix is still building one'])
     })
   })
 

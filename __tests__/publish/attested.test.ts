@@ -70,7 +70,7 @@ describe('with `attest`, a merge', () => {
     expect(registry.tags('app').get('latest')).toBe(index)
     for (const subject of [index, ...images]) expect(await referrersOf(registry, subject)).toHaveLength(1)
     expect((await referrersOf(registry, index))[0]?.digest).toBe(attestation)
-    expect(summary).toContain(`Provenance \`${attestation}\``)
+    expect(summary).toContain(`Provenance: \`${attestation}\``)
     expect(summary).toContain('(https://github.com/Owner/App/attestations/1)')
     const writes = writesTo(registry).filter((write) => write.startsWith('PUT'))
     const attached = writes.findLastIndex((write) => /manifests\/sha256[:-]/.test(write))

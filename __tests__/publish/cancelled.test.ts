@@ -103,7 +103,7 @@ describe('a merge that is cancelled while it writes tags', () => {
     cancelAt((request) => isPut(request, 'latest'))
     const { outputs } = await mergeWith(registry, inputs, { cancellation })
     expect(tags()).toEqual(allAt(outputs.digest ?? ''))
-    expect(lines).toContain(`${registry.host}/app:latest: moved`)
+    expect(lines.join('\n')).toContain(`${registry.host}/app:latest: moved from sha256:`)
     expect(lines).toContain('Cancelled: all tags have moved')
   })
 

@@ -10,6 +10,7 @@ import {
   pushIndex,
   records,
   said,
+  shortCode,
   TWO_SYSTEMS,
 } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
@@ -53,9 +54,9 @@ describe.each(['true', 'false'])('a merge with push: %s shows what changed', (pu
     const name = `${registry.host}/app:latest@${latest}`
     expect(summary).toContain(
       [
-        '## What changed',
+        '### What changed',
         '',
-        `Compared with \`${name}\`:`,
+        `Compared with \`${registry.host}/app:latest\` (${shortCode(latest)}):`,
         '',
         '| platform | updated | added | removed | rebuilt | compressed size |',
         '|---|---|---|---|---|---|',

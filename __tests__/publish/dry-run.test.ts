@@ -12,6 +12,7 @@ import {
   refusalOf,
   rewrite,
   said,
+  shortCode,
   TOKEN,
   TWO_SYSTEMS,
   writesTo,
@@ -42,14 +43,16 @@ test('with push: false, a merge reports the plan for each tag and sends no write
   const { outputs, summary } = await mergeWith(registry, inputs, { env: { GITHUB_API_URL: host.api } })
 
   expect([...writesTo(registry), ...writesTo(other)]).toEqual([])
-  expect(summary).toMatch(/^# Checked, not published\n/)
-  expect(summary).toContain('| tag | would be | from | to | platforms |')
-  expect(summary).toContain(`| \`${registry.host}/app:latest\` | created |  | \`${outputs.digest}\` |  |`)
-  expect(summary).toContain(`| \`${other.host}/app:latest\` | created |  | \`${outputs.digest}\` |  |`)
+  expect(summary).toMatch(/^### Checked, not published\n/)
+  expect(summary).toContain('| tag | planned change |')
+  expect(summary).toContain(`| \`${registry.host}/app:latest\` | new |`)
+  expect(summary).toContain(`| \`${other.host}/app:latest\` | new |`)
   expect(summary).toContain(
-    `| \`${registry.host}/app:v1\` | moved | \`${v1}\` | \`${outputs.digest}\` | + linux/arm64, − linux/arm/v7 |`,
+    `| \`${registry.host}/app:v1\` | moved from ${shortCode(v1)}, + linux/arm64, − linux/arm/v7 |`,
   )
-  expect(summary).toContain(`| \`${registry.host}/app:edge\` | skipped | \`${edge}\` |  |  |`)
+  expect(summary).toContain(
+    `| \`${registry.host}/app:edge\` | not moved: ${shortCode(edge)} is from the newer commit \`${LATER.slice(0, 12)}\` |`,
+  )
   expect(outputs).toMatchObject({ tags: '', 'skipped-tags': `${registry.host}/app:edge`, changed: 'true' })
   expect(registry.manifest('app', outputs.digest ?? '')).toBeUndefined()
 
@@ -76,7 +79,7 @@ test('with push: false, a merge reports that builds of pull requests have handed
   const { outputs, summary } = await mergeWith(guarded, { push: 'false', tags: 'latest' })
   expect(outputs).toEqual({})
   expect(summary).toBe(
-    '# Nothing to check\n\nNo digests were handed over: builds with `push: false` push no images and hand over no digests.\n',
+    '### Nothing to check\n\nNo digests were handed over: builds with `push: false` push no images and hand over no digests.\n',
   )
   expect(said).toEqual([expect.stringContaining('notice: Nothing to check')])
   expect(guarded.requests).toEqual([])

@@ -65,10 +65,10 @@ describe('a merge', () => {
         { system: 'aarch64-linux', platform: 'linux/arm64', digest: arm64.image.digest },
       ]),
     })
-    expect(summary).toMatch(/^# Published\n/)
-    expect(summary).toContain(`| \`${registry.host}/app:v1.2\` | created |`)
-    expect(summary).toContain(`Index \`${index?.digest}\``)
-    expect(summary).toContain(`| linux/arm64 | aarch64-linux | \`${arm64.image.digest}\` |`)
+    expect(summary).toMatch(/^### Published\n/)
+    expect(summary).toContain('| `v1.2` | new |')
+    expect(summary).toContain(`Index: \`${registry.host}/app@${index?.digest}\``)
+    expect(summary).toContain(`| linux/arm64 | 27 B | \`${arm64.image.digest}\` |`)
     expect(summary).toContain(`docker pull ${registry.host}/app:latest`)
   })
 
@@ -152,7 +152,7 @@ describe('a merge', () => {
     const before = registry.requests.length
     const second = await mergeWith(registry, { digests: records(images.toReversed()) })
     expect(second.outputs).toEqual({ ...first.outputs, changed: 'false' })
-    expect(second.summary).toMatch(/^# Unchanged\n/)
+    expect(second.summary).toMatch(/^### Unchanged\n/)
     const written = registry.requests.slice(before).filter(({ method }) => method === 'PUT')
     expect(written).toEqual([])
   })
@@ -162,7 +162,7 @@ describe('a merge', () => {
     const { outputs, summary } = await mergeWith(registry, { digests: records(images), push: 'false' })
     expect(writesTo(registry)).toEqual([])
     expect(outputs).toMatchObject({ tags: '', digest: expect.stringMatching(/^sha256:/) })
-    expect(summary).toMatch(/^# Checked, not published\n/)
+    expect(summary).toMatch(/^### Checked, not published\n/)
     await expect(mergeWith(registry, { digests: `sha256:${'0'.repeat(64)}`, push: 'false' })).rejects.toThrow(
       'is not in the registry',
     )

@@ -21,6 +21,7 @@ import {
   SIBLING,
   SOURCE,
   said,
+  shortCode,
   TOKEN,
   TWO_SYSTEMS,
   UNKNOWN,
@@ -146,7 +147,9 @@ describe('a tag that points to a later commit', () => {
     const { outputs, summary } = await mergeOnto('latest,v1')
     expect(Object.fromEntries(registry.tags('app'))).toEqual({ latest: later, v1: outputs.digest })
     expect(outputs).toMatchObject({ tags: `${registry.host}/app:v1`, 'skipped-tags': `${registry.host}/app:latest` })
-    expect(summary).toContain(`| \`${registry.host}/app:latest\` | skipped | \`${later}\` |  |  |`)
+    expect(summary).toContain(
+      `| \`latest\` | not moved: ${shortCode(later)} is from the newer commit \`${LATER.slice(0, 12)}\` |`,
+    )
     expect(said).toEqual([expect.stringContaining(`warning: Not moving ${registry.host}/app:latest`)])
     expect(said[0]).toContain(LATER)
     expect(said[0]).toContain(COMMIT)
@@ -319,5 +322,5 @@ test('the token is masked before anything else is logged, even if the Git host r
   process.env = { ...env }
   await run(env)
   expect(written).toContain('with status 403 (The token ')
-  expect(written.indexOf(TOKEN)).toBe('::add-mask::'.length)
+  expect(written.slice(0, written.indexOf(TOKEN))).toMatch(/^::add-mask::$/)
 })

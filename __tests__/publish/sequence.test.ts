@@ -10,6 +10,7 @@ import {
   records,
   refusalOf,
   said,
+  shortCode,
   TWO_SYSTEMS,
   writesTo,
 } from '../support/merging.ts'
@@ -117,7 +118,7 @@ describe('a tag that another run changes during this run is read and planned aga
     registry.setFault(meanwhile(() => registry.seedTag('app', tag, foreign)))
     const { outputs, summary } = await mergeWith(registry, inputs())
     expect([...registry.tags('app').values()]).toEqual(TAGS.map(() => outputs.digest))
-    expect(summary).toContain(`| \`${registry.host}/app:${tag}\` | moved | \`${foreign}\` |`)
+    expect(summary).toContain(`| \`${tag}\` | moved from ${shortCode(foreign)}`)
     const conflict = `${registry.host}/app:${tag} was updated by another run while this job was running: it pointed to ${old}, and now points to ${foreign}.`
     expect(lines.filter((line) => line.includes('another run'))).toEqual([`${conflict} Reading the tags again`])
     expect(said).toEqual([])
@@ -126,7 +127,7 @@ describe('a tag that another run changes during this run is read and planned aga
   test('a tag that did not exist before', async () => {
     registry.setFault(meanwhile(() => registry.seedTag('app', 'new', foreign)))
     const { summary } = await mergeWith(registry, inputs([...TAGS, 'new']))
-    expect(summary).toContain(`| \`${registry.host}/app:new\` | moved | \`${foreign}\` |`)
+    expect(summary).toContain(`| \`new\` | moved from ${shortCode(foreign)}`)
     expect(lines.join('\n')).toContain(`it did not exist, and now points to ${foreign}. Reading the tags again`)
   })
 
@@ -183,7 +184,7 @@ describe('a tag that another run moves after this one', () => {
     ])
     expect(said[0]).toContain(`it now points to ${foreign}`)
     expect(outputs).toMatchObject({ changed: 'true', tags: `${registry.host}/app:v2\n${registry.host}/app:latest` })
-    expect(summary).toContain(`| \`${registry.host}/app:v1\` | overtaken | \`${old}\` | \`${foreign}\` |`)
+    expect(summary).toContain(`| \`v1\` | moved to ${shortCode(foreign)} by another run |`)
   })
 
   test('is not a change: the output `changed` is false if no other tag has moved', async () => {
@@ -216,7 +217,7 @@ test('a tag that is briefly not visible is not treated as new', async () => {
   )
   const { outputs, summary } = await mergeWith(registry, inputs())
   expect(registry.tags('app').get('latest')).toBe(outputs.digest)
-  expect(summary).toContain(`| \`${registry.host}/app:latest\` | moved | \`${old}\` |`)
+  expect(summary).toContain(`| \`latest\` | moved from ${shortCode(old)}`)
 })
 
 test('a tag whose manifest the registry does not return stops the merge', async () => {

@@ -104,7 +104,7 @@ export async function expectImageOrError(bytes: Buffer, kind?: Kind): Promise<'i
         check: () => undefined,
       },
       client,
-      { info: () => undefined, warning: () => undefined, debug: () => undefined },
+      { info: () => undefined, group: (_title, work) => work() },
     )
     return { digest: image?.digest, diffIds: pushed.map(({ diffId }) => diffId) }
   })

@@ -288,11 +288,33 @@ describe('labels', () => {
   })
 })
 
-test('the log reports the result for each layer', async () => {
+test('the log reports the result for each layer, folded below their number', async () => {
   const { client } = await connect()
   await push(made, client, { tag: 'latest' })
-  const pushedLines = client.lines.filter((line) => /^[0-9a-f]{12}: .* → .*, pushed in \d+\.\d s \(.*\/s\)$/.test(line))
+  const [title = '', ...more] = groupOf(client.lines, /^[0-9a-f]{12}: /)
+  expect(title).toMatch(/^4 layers: 0 reused, 4 pushed \(.* of .*\) in \d+(\.\d)? m?s$/)
+  expect(more).toHaveLength(made.layers.length)
+  const pushedLines = client.lines.filter((line) =>
+    /^[0-9a-f]{12}: .* → .*, pushed in [\d.]+ m?s( \(.*\/s\))?$/.test(line),
+  )
   expect(pushedLines).toHaveLength(made.layers.length)
   await push(made, client, { published: await publishedAt(client) })
   expect(client.lines.filter((line) => /^[0-9a-f]{12}: .*, reused \(/.test(line))).toHaveLength(made.layers.length)
 })
+
+test('after a failure, the log has the layers that were done', async () => {
+  const { server, client } = await connect()
+  server.setFault(({ method, route }) =>
+    method === 'PUT' && route === 'manifest' ? { kind: 'status', status: 403, body: REFUSAL } : undefined,
+  )
+  await expect(push(made, client)).rejects.toThrow('DENIED')
+  const [title, ...lines] = groupOf(client.lines, /^[0-9a-f]{12}: /)
+  expect(title).toBe('Layers pushed or reused before the error')
+  expect(lines).toHaveLength(made.layers.length)
+})
+
+/** Returns the lines that match a pattern, after the line before the first of them. */
+function groupOf(lines: readonly string[], pattern: RegExp): readonly string[] {
+  const first = lines.findIndex((line) => pattern.test(line))
+  return [lines[first - 1] ?? '', ...lines.filter((line) => pattern.test(line))]
+}

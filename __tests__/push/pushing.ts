@@ -103,7 +103,11 @@ export interface Pushed extends Required<PushedImage> {
 
 export function logOf({ lines }: Client) {
   const write = (line: string): void => void (lines as string[]).push(line)
-  return { info: write, warning: write, debug: write }
+  const group = <Result>(title: string, work: () => Promise<Result>): Promise<Result> => {
+    write(title)
+    return work()
+  }
+  return { info: write, warning: write, debug: write, group }
 }
 
 export async function publishedAt(client: Client, tag = 'latest', path = client.repository.path): Promise<LayerCache> {

@@ -7,6 +7,7 @@ import { DockerError } from '../../src/errors.ts'
 import { findSource } from '../../src/image/source.ts'
 import { OCI_CONFIG } from '../../src/oci/manifest.ts'
 import { pushWithDocker } from '../../src/push/with-docker.ts'
+import type { RegistryWrite } from '../../src/registry/writes.ts'
 import { connect, open } from '../registry/connect.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
 import { noise } from '../support/layer-content.ts'
@@ -28,6 +29,8 @@ afterEach(async () => {
   await rm(folder, { recursive: true })
 })
 
+const ignore = () => undefined
+
 /** Returns the error of a push if `docker load` fails with this message. */
 async function refusal(image: string, detail: string, reading = 'cat > /dev/null'): Promise<string> {
   const script = `#!/bin/sh\nif [ "$1" = load ]; then ${reading}; echo '${detail}' >&2; exit 1; fi\n`
@@ -35,7 +38,7 @@ async function refusal(image: string, detail: string, reading = 'cat > /dev/null
   process.env.PATH = `${folder}${delimiter}${path}`
   const client = open('registry.example')
   const source = await findSource(image)
-  const pushing = { source, images: [client.repository], tag: 'v1', platform: AMD64, check: () => undefined }
+  const pushing = { source, images: [client.repository], tag: 'v1', platform: AMD64, check: ignore, onWrite: ignore }
   const error = await pushWithDocker(pushing, client, silent).catch((thrown: unknown) => thrown)
   expect(error).toBeInstanceOf(DockerError)
   return (error as DockerError).message
@@ -66,9 +69,15 @@ test('an image that Docker has pushed may appear in the registry a moment later'
     reference === digest && ++reads <= 2 ? { kind: 'status', status: 404 } : undefined,
   )
   const source = await findSource(join(folder, 'archive'))
-  const pushing = { source, images: [client.repository], tag: 'v1', platform: AMD64, check: () => undefined }
+  const writes: RegistryWrite[] = []
+  const onWrite = (write: RegistryWrite) => void writes.push(write)
+  const pushing = { source, images: [client.repository], tag: 'v1', platform: AMD64, check: ignore, onWrite }
   jest.spyOn(process.stdout, 'write').mockReturnValue(true)
   const { images } = await pushWithDocker(pushing, client, silent)
+  expect(writes).toMatchObject([
+    { kind: 'tag', reference: 'v1', state: 'started' },
+    { kind: 'tag', reference: 'v1', state: 'done' },
+  ])
   expect(images).toMatchObject([{ digest, configDigest: archive.configDigest }])
   expect(reads).toBe(3)
 })
@@ -82,7 +91,7 @@ test('Docker does not push a layout of several platforms, of which it would push
   process.env.PATH = `${folder}${delimiter}${process.env.PATH}`
   const { client, server } = await connect()
   const source = await findSource(path)
-  const pushing = { source, images: [client.repository], tag: 'v1', platform: AMD64, check: () => undefined }
+  const pushing = { source, images: [client.repository], tag: 'v1', platform: AMD64, check: ignore, onWrite: ignore }
   await expect(pushWithDocker(pushing, client, silent)).rejects.toThrow(
     `${path} has images for several platforms, and Docker can't push only one of them\nTo push without Docker, remove \`push-with: docker\`.`,
   )

@@ -6,6 +6,7 @@ import { readInputs } from '../../src/inputs/inputs.ts'
 import type { JobLog } from '../../src/log.ts'
 import { merge } from '../../src/modes/merge.ts'
 import type { Result } from '../../src/modes/mode.ts'
+import { startPhases } from '../../src/modes/phases.ts'
 import { type Cancellation, NOT_CANCELLABLE } from '../../src/process/cancellation.ts'
 import { createRegistry } from '../../src/registry/client.ts'
 import type { CredentialSource } from '../../src/registry/credentials.ts'
@@ -222,7 +223,16 @@ export async function mergeWith(
     if (read.mode !== 'merge') throw new Error('not a merge')
     const limits = { timeout: 5000, retries: 1, pause: 1 }
     const signing = sigstore && { services: sigstore.services.public, limits }
-    const tools = { http, registry: client, log, cancellation, ...(signing && { signing }) }
+    const phases = startPhases()
+    const tools = {
+      http,
+      registry: client,
+      log,
+      phases,
+      onWrite: () => undefined,
+      cancellation,
+      ...(signing && { signing }),
+    }
     return await merge(read, readWorkflow(runner.env), tools)
   } finally {
     await http.close()
@@ -291,6 +301,11 @@ export interface IndexDocument {
 
 export function indexAt(registry: TestRegistry, reference: string, repository = 'app'): IndexDocument {
   return JSON.parse(String(registry.manifest(repository, reference)?.bytes))
+}
+
+/** Returns the first 12 digits of a digest as inline code. */
+export function shortCode(digest = ''): string {
+  return `\`${digest.slice('sha256:'.length, 'sha256:'.length + 12)}\``
 }
 
 /** The format of `docker manifest inspect`: `linux/arm/v7`. */

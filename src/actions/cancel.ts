@@ -1,8 +1,9 @@
 import { constants } from 'node:os'
 import { removeTempFolders } from '../fs/temp-folder.ts'
+import type { Log } from '../log.ts'
 import { type Cancellation, waitUpTo } from '../process/cancellation.ts'
 import { endChildren } from '../process/child.ts'
-import { jobLog, resumeCommands } from './log.ts'
+import { resumeCommands } from './log.ts'
 
 /** How long unfinished work may take after the first signal and after further signals, in milliseconds. */
 const FINISH = 7000
@@ -12,8 +13,8 @@ const HURRY = 1500
  * Ends this process and its child processes when the step is cancelled. The runner sends SIGINT, SIGTERM after 7.5 s, and
  * kills the process 2.5 s later, but not its children.
  */
-export function endOnSignals(): void {
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void endOn(signal))
+export function endOnSignals(log: Pick<Log, 'info'>): void {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void endOn(signal, log))
 }
 
 let ending: Promise<void> | undefined
@@ -32,7 +33,7 @@ export const cancellation: Cancellation = {
   },
 }
 
-async function endOn(signal: NodeJS.Signals): Promise<void> {
+async function endOn(signal: NodeJS.Signals, log: Pick<Log, 'info'>): Promise<void> {
   // A second signal kills programs that are still running.
   const first = ending === undefined
   ending ??= endChildren(signal)
@@ -40,7 +41,7 @@ async function endOn(signal: NodeJS.Signals): Promise<void> {
     setTimeout(hurry.resolve, HURRY)
     return endChildren(signal, 0)
   }
-  jobLog.info(`Cancelled by ${signal}: stopping`)
+  log.info(`Cancelled by ${signal}: stopping`)
   controller.abort()
   const settled = Promise.allSettled(unfinished)
   await Promise.all([ending, waitUpTo(FINISH, Promise.race([settled, hurry.promise]))])

@@ -137,6 +137,7 @@ function entryFor({ manifests }: Index, wanted: Platform): Digest | undefined {
   return manifests.find(({ platform }) => platform !== undefined && fits(platform, wanted))?.digest
 }
 
-function compressedSize({ own }: PublishedImage): number {
+/** Returns the compressed size of all layers, in bytes. */
+export function compressedSize({ own }: PublishedImage): number {
   return own.blobs.slice(1).reduce((sum, { size }) => sum + size, 0)
 }

@@ -1,6 +1,7 @@
 import type { Log } from '../log.ts'
+import { code, codeCell, foldLines, table } from '../markdown.ts'
 import { formatPlatform } from '../oci/platform.ts'
-import { formatReference } from '../oci/reference.ts'
+import { formatReference, shortDigest } from '../oci/reference.ts'
 import { formatBytes } from '../text.ts'
 import type { ImageChanges, PlatformChanges } from './image-changes.ts'
 import type { PackageChanges, PackageEntry } from './packages.ts'
@@ -28,56 +29,46 @@ function formatPackageChanges(packages: PackageChanges): string {
 export function describeChanges({ against, platforms }: ImageChanges): readonly string[] {
   if (platforms.length === 0) return []
   const sized = platforms.some(({ size }) => size !== undefined)
+  const { digest, ...name } = against
+  // A full digest would take most of a line.
+  const at = digest === undefined || against.tag === undefined ? '' : ` (${code(shortDigest(digest))})`
   // Most changes are the same for all platforms.
   const groups = Map.groupBy(platforms, ({ packages }) => JSON.stringify(packages && rowsOf(packages)))
   return [
-    `## ${TITLE}`,
+    '### What changed',
     '',
-    `Compared with \`${formatReference(against)}\`:`,
+    `Compared with ${code(formatReference(at === '' ? against : name))}${at}:`,
     '',
-    `| platform | ${COUNTED.map((name) => `${name} | `).join('')}${sized ? 'compressed size |' : ''}`.trimEnd(),
-    `|---|${'---|'.repeat(COUNTED.length)}${sized ? '---|' : ''}`,
-    ...platforms.map((one) => describePlatform(one, sized)),
-    '',
+    ...table(
+      ['platform', ...COUNTED, ...(sized ? ['compressed size'] : [])],
+      platforms.map((one) => describePlatform(one, sized)),
+    ),
     ...[...groups.values()].flatMap(describePackages),
   ]
 }
 
-const TITLE = 'What changed'
-
-function describePlatform({ platform, packages, size }: PlatformChanges, sized: boolean): string {
-  const counts = packages ? countsOf(packages).map(({ count }) => count) : ['not known', '', '', '']
-  const cells = [formatPlatform(platform), ...counts, ...(sized ? [size ? formatSizes(size) : ''] : [])]
-  return `| ${cells.join(' | ')} |`
+function describePlatform({ platform, packages, size }: PlatformChanges, sized: boolean): readonly string[] {
+  const counts = packages ? countsOf(packages).map(({ count }) => String(count)) : ['not known', '', '', '']
+  return [formatPlatform(platform), ...counts, ...(sized ? [size ? formatSizes(size) : ''] : [])]
 }
 
 function describePackages(same: readonly PlatformChanges[]): readonly string[] {
   const [{ packages } = {}] = same
   const rows = packages ? rowsOf(packages) : []
   if (rows.length === 0) return []
-  // The names of store paths contain no backticks.
-  const table = (some: typeof rows) => [
-    '| change | package |',
-    '|---|---|',
-    ...some.map(({ change, text }) => `| ${change} | \`${text}\` |`),
-    '',
-  ]
+  const tabulateRows = (some: readonly Row[]) =>
+    table(
+      ['change', 'package'],
+      some.map(({ change, text }) => [change, codeCell(text)]),
+    )
   const folded = rows.slice(ROWS_SHOWN, ROWS_FOLDED)
   const left = rows.length - ROWS_SHOWN - folded.length
+  const more = [...tabulateRows(folded), ...(left > 0 ? [`Not shown: ${left} more.`, ''] : [])]
   return [
     `**${same.map(({ platform }) => formatPlatform(platform)).join(', ')}**`,
     '',
-    ...table(rows.slice(0, ROWS_SHOWN)),
-    ...(folded.length === 0
-      ? []
-      : [
-          `<details><summary>${rows.length - ROWS_SHOWN} more</summary>`,
-          '',
-          ...table(folded),
-          ...(left > 0 ? [`Not shown: ${left} more.`, ''] : []),
-          '</details>',
-          '',
-        ]),
+    ...tabulateRows(rows.slice(0, ROWS_SHOWN)),
+    ...(folded.length === 0 ? [] : foldLines(`${rows.length - ROWS_SHOWN} more`, more)),
   ]
 }
 

@@ -133,7 +133,7 @@ function compareDiffIds(
 }
 
 /** Returns the number of a layer in the published image, if it has the layer. */
-export function layerNumber({ published, built }: LayerDifference): number {
+function layerNumber({ published, built }: LayerDifference): number {
   return published?.number ?? built?.number ?? 0
 }
 

@@ -2,7 +2,8 @@ import type { Environment } from '../context.ts'
 import { InputError } from '../errors.ts'
 import { inputOf } from './field.ts'
 
-const MODES = ['build', 'merge', 'plan', 'verify'] as const
+/** All modes. */
+export const MODES = ['build', 'merge', 'plan', 'verify'] as const
 
 export type Mode = (typeof MODES)[number]
 

@@ -14,6 +14,7 @@ import type { NixBuildCall } from '../nix/failure.ts'
 import { checkPrerequisites } from '../nix/preflight.ts'
 import { placeOnDisk, type StoreFolder } from '../nix/store-path.ts'
 import { writeLayout } from '../push/local-image.ts'
+import type { Tools } from './mode.ts'
 
 /** An image that Nix has built. */
 export interface NixImage {
@@ -35,18 +36,22 @@ export async function buildImage(
   call: NixBuildCall,
   evaluation: Evaluation | undefined,
   mayDescribe: boolean,
-  log: JobLog,
+  { log, phases }: Pick<Tools, 'log' | 'phases'>,
 ): Promise<NixImage> {
+  phases.enter('fetch and build')
   const short = await logDiskSpace('before', call.folders, log)
   const { warnings, notes } = await checkPrerequisites(call, evaluation)
   for (const warning of warnings) log.warning(warning)
   for (const note of notes) log.info(note)
   const { name } = call.installable
   if (evaluation !== undefined) logIgnoredSettings(evaluation.ignoredSettings, log)
-  const complete = () =>
-    runLogged(name, call, evaluation, log, () =>
+  const complete = () => {
+    // Again, if the description turns out not to be enough.
+    phases.enter('fetch and build')
+    return runLogged(name, call, evaluation, log, () =>
       evaluation ? buildDerivation(call, evaluation) : buildInstallable(call),
     )
+  }
   const isDescribed = evaluation !== undefined && (evaluation.conf ?? evaluation.stream) !== undefined
   const described = mayDescribe && isDescribed ? await buildDescribed(call, evaluation, log) : undefined
   const storePath = described?.storePath ?? (await complete())

@@ -8,6 +8,7 @@ import { type Digest, formatRepository } from '../oci/reference.ts'
 import { settleAll } from '../promises.ts'
 import { NoArtifactService } from '../record/artifact-client.ts'
 import { writeJobRecord } from '../record/collect.ts'
+import { writeRecordFile } from '../record/folder.ts'
 import type { DigestRecord } from '../record/record.ts'
 import { writeRecord } from '../record/write-artifact.ts'
 import type { ImageManifest } from '../registry/image.ts'
@@ -72,13 +73,17 @@ function hashInputs({ flake, attribute, installable, file, nixArgs, tag, labels 
   return createHash('sha256').update(text).digest('hex').slice(0, 16)
 }
 
-/** Hands records over to merge: as artifacts, and as files for a merge in the same job. */
+/** Hands records over to merge: in a folder, or as artifacts and as files for a merge in the same job. */
 export async function handOver(
   records: readonly DigestRecord[],
   retentionDays: number,
-  tempFolder: string,
+  { tempFolder, recordFolder }: Pick<Workflow, 'tempFolder' | 'recordFolder'>,
   log: JobLog,
 ): Promise<void> {
+  if (recordFolder !== undefined) {
+    for (const record of records) log.info(`Wrote the digest record to ${await writeRecordFile(record, recordFolder)}`)
+    return
+  }
   await settleAll(records.map((record) => writeJobRecord(record, tempFolder)))
   try {
     await log.group('Hand over the digest', async () => {

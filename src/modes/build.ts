@@ -1,7 +1,7 @@
 import { findPublished } from '../cache/layers.ts'
 import { readPreviousImages } from '../cache/previous-image.ts'
 import { lookForUnchanged, type UnchangedImage } from '../cache/unchanged.ts'
-import { type ComparableImage, compareBuilt, findComparable } from '../changes/image-changes.ts'
+import { type ComparableImage, compareBuilt, compressedSize, findComparable } from '../changes/image-changes.ts'
 import { logChanges } from '../changes/report.ts'
 import type { Workflow } from '../context.ts'
 import { checkDocker, PUSH_WITHOUT_DOCKER } from '../docker/docker.ts'
@@ -9,14 +9,14 @@ import { ImageError } from '../errors.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import type { BuildInputs } from '../inputs/build.ts'
-import type { JobLog } from '../log.ts'
+import { withProgress } from '../log.ts'
 import { evaluateImage, storePathBeforeBuild } from '../nix/evaluate.ts'
 import { installableOf } from '../nix/installable.ts'
 import { readNixSetup } from '../nix/setup.ts'
 import { platformOf } from '../nix/system.ts'
 import type { ImageConfig } from '../oci/manifest.ts'
 import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
-import { type Digest, formatReference, formatRepository } from '../oci/reference.ts'
+import { type Digest, formatRepository } from '../oci/reference.ts'
 import { checkImage } from '../push/check.ts'
 import { publishUnchanged, relabel } from '../push/existing.ts'
 import { pushImage } from '../push/image.ts'
@@ -33,10 +33,11 @@ import type { ImageManifest } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { buildImage, findImageInStore, withReadableSource } from './build-image.ts'
 import { type BuildIdentity, handOver, recordOf } from './build-record.ts'
+import { type BuiltImage, summarizeBuild, type Traffic } from './build-summary.ts'
 import { findLockedInputs } from './locked-inputs.ts'
 import type { Result, Tools } from './mode.ts'
+import type { PhaseTimer } from './phases.ts'
 import { findRevision } from './revision.ts'
-import { type BuiltImage, summarizeBuild } from './summaries.ts'
 
 /**
  * Builds the image of one system with Nix, pushes it, and hands its digest over to merge. Skips an image that is already
@@ -44,8 +45,9 @@ import { type BuiltImage, summarizeBuild } from './summaries.ts'
  * @throws ActionError
  */
 export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tools): Promise<Result> {
-  const { registry, log } = tools
+  const { registry, log, phases, onWrite } = tools
   const { system, push, nixArgs } = inputs
+  phases.enter('check access')
   const { runnerSystem, tempFolder } = workflow
   const platform = platformOf(system)
   const requested = installableOf(inputs, runnerSystem)
@@ -65,6 +67,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const call = { installable, nixArgs, system, runnerSystem, setup, folders }
   const withRegistry = inputs.pushWith === 'registry'
   if (push) preloadArtifactClient()
+  if (local === undefined) phases.enter('evaluate')
   const [published, evaluation] = await Promise.all([
     findPublished(registry, withRegistry ? previous : [], inputs.images, platform, log),
     local === undefined ? evaluateImage(call, log) : undefined,
@@ -81,49 +84,53 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
 
   const image = local
     ? await findImageInStore(local.text, setup.store, withRegistry, log)
-    : await buildImage(call, evaluation, withRegistry, log)
+    : await buildImage(call, evaluation, withRegistry, tools)
   const { storePath } = image
   checkLoadable(image.source, inputs.pushWith)
   return withReadableSource(image, call, tempFolder, log, async (found) => {
+    phases.enter(push ? 'read and push' : 'read')
     const source = { ...found, platform }
     const check = (one: Pick<SourceImage, 'config'>) => checkPlatform(one, platform, system, source.path)
-    const built = { system, platform, storePath }
+    const built = { system, platform, storePath, images: inputs.images, tag }
     if (!push) {
-      const { config } = await checkImage(source)
+      const { config } = await withProgress(log, `reading ${source.path}`, () => checkImage(source))
       check({ config })
-      return reportUnpushed(built, config, await comparing, inputs, log)
+      return reportUnpushed(built, config, await comparing, inputs, tools)
     }
     const pushing = { source, images: inputs.images, tag, platform, check }
     const { compression, labels } = inputs
     const describing = { platform, images: inputs.images, previous, tempFolder, setup }
     const pending = inputs.sbom && withRegistry ? startSbom(source, describing, registry, log) : undefined
-    const test = testOf(inputs, storePath, tempFolder, log)
+    const test = testOf(inputs, storePath, tempFolder, tools)
     let sbom: PublishedSbom | undefined
     const beforeTag: RegistryPush['beforeTag'] = async (stored, contents) => {
       for (const { digest } of stored.slice(0, 1)) await test(digest)
-      sbom = await pending?.attach(contents, stored)
+      sbom = await withProgress(log, 'collecting the SBOM', async () => pending?.attach(contents, stored))
+      if (sbom !== undefined) log.info(`Pushed the SBOM: ${sbom.digest}`)
     }
     const { layers, info, images } = withRegistry
       ? await pushImage({ ...pushing, published, compression, labels, storePath, tempFolder, beforeTag }, registry, log)
-      : await pushWithDocker(pushing, registry, log)
+      : await pushWithDocker({ ...pushing, onWrite }, registry, log)
     const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity))
-    await handOver(records, inputs.retentionDays, tempFolder, log)
-    return reportBuild(images, records, tag, { ...built, ...(layers && { layers }), sbom }, layers && trafficOf(layers))
+    phases.enter('hand over')
+    await handOver(records, inputs.retentionDays, workflow, log)
+    return reportBuild(images, records, { ...built, sbom, traffic: layers && trafficOf(layers) }, phases)
   })
 }
 
 function reportUnpushed(
-  built: Pick<BuiltImage, 'system' | 'platform' | 'storePath'>,
+  built: Omit<BuiltImage, 'pushed' | 'times'>,
   config: ImageConfig,
   published: ComparableImage | undefined,
   inputs: BuildInputs,
-  log: JobLog,
+  { log, phases }: Tools,
 ): Result {
   log.info('Not pushing the image: `push` is `false`')
   if (inputs.test !== '') log.info('Not running `test`: it needs a pushed image')
   const changes = published && compareBuilt(published, { ...built, config }, log)
   if (changes !== undefined) logChanges(changes, log)
-  return { outputs: { 'store-path': built.storePath }, summary: summarizeBuild({ ...built, pushed: [], changes }) }
+  const summary = summarizeBuild({ ...built, pushed: [], changes, times: phases.times() })
+  return { outputs: { 'store-path': built.storePath }, summary }
 }
 
 /** Hands over a published image as if this run had built it. Updates its labels if they differ. */
@@ -131,8 +138,10 @@ async function reuseImage(
   found: UnchangedImage,
   inputs: BuildInputs,
   identity: BuildIdentity,
-  { registry, log }: Tools,
+  tools: Tools,
 ): Promise<Result> {
+  const { registry, log, phases } = tools
+  phases.enter('read and push')
   const { system, images } = inputs
   const { tag, workflow } = identity
   const platform = platformOf(system)
@@ -147,17 +156,22 @@ async function reuseImage(
   const { image, info } = await relabel(registry, found, inputs.labels, asked)
   const unchanged = image.digest === published.digest
   if (!unchanged) log.info(`With the labels of this run, its digest is ${image.digest}; its layers are unchanged`)
-  const test = testOf(inputs, storePath, workflow.tempFolder, log)
+  const test = testOf(inputs, storePath, workflow.tempFolder, tools)
   let sbom: PublishedSbom | undefined
-  const sent = await publishUnchanged(registry, image, images, tag, async (digest) => {
+  const beforeTag = async (digest: Digest) => {
     await test(digest)
     if (inputs.sbom) sbom = await keepSbom(registry, published, image, images, workflow.tempFolder)
-  })
+  }
+  const copy = () => publishUnchanged(registry, image, images, tag, beforeTag)
+  const sent = await withProgress(log, 'copying the image', copy)
   const kept = images.map((repository) => ({ ...image, repository }))
   const records = kept.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity))
-  await handOver(records, inputs.retentionDays, workflow.tempFolder, log)
-  const built = { system, platform, storePath, reused: unchanged ? 'as-is' : 'relabelled', sbom } as const
-  return reportBuild(kept, records, tag, built, { sent, reusedLayers: image.own.blobs.length - 1 })
+  phases.enter('hand over')
+  await handOver(records, inputs.retentionDays, workflow, log)
+  const layers = image.own.blobs.length - 1
+  const traffic = { sent, total: compressedSize(image), layers, reusedLayers: layers }
+  const reused = unchanged ? 'as-is' : 'relabelled'
+  return reportBuild(kept, records, { system, platform, storePath, images, tag, reused, sbom, traffic }, phases)
 }
 
 /** Checks before the image is read that Docker can load it. @throws ImageError */
@@ -174,39 +188,32 @@ function testOf(
   { images: [first], system, test: script }: BuildInputs,
   storePath: string,
   tempFolder: string,
-  log: JobLog,
+  { log, phases }: Tools,
 ): (digest: Digest) => Promise<void> {
   return async (digest) => {
+    if (script === '') return
+    phases.enter('test')
     const image = `${first === undefined ? '' : formatRepository(first)}@${digest}`
     await testImage({ script, image, system, storePath }, tempFolder, log)
+    phases.enter('read and push')
   }
-}
-
-interface Traffic {
-  /** In bytes. */
-  readonly sent: number
-  readonly reusedLayers: number
 }
 
 function trafficOf(layers: readonly CompressedLayer[]): Traffic {
   const sent = layers.filter(({ reused }) => !reused)
-  return { sent: totalSize(sent), reusedLayers: layers.length - sent.length }
+  const reusedLayers = layers.length - sent.length
+  return { sent: totalSize(sent), total: totalSize(layers), layers: layers.length, reusedLayers }
 }
 
-/** @param traffic absent if Docker pushed: it does not report how much it sent */
 function reportBuild(
-  images: readonly ImageManifest[],
+  pushed: readonly ImageManifest[],
   records: readonly DigestRecord[],
-  tag: string,
-  built: Omit<BuiltImage, 'pushed'>,
-  traffic: Traffic | undefined,
+  built: Omit<BuiltImage, 'pushed' | 'times'>,
+  phases: PhaseTimer,
 ): Result {
-  const [first] = images
+  const [first] = pushed
   if (first === undefined) throw new Error('inputs name at least one image')
-  const pushed = images.map(({ repository, digest }) => ({
-    reference: tag === '' ? formatRepository(repository) : formatReference({ repository, tag }),
-    digest,
-  }))
+  const { traffic } = built
   return {
     outputs: {
       digest: first.digest,
@@ -218,7 +225,7 @@ function reportBuild(
       ...(built.sbom && { sbom: built.sbom.path }),
       ...(traffic && { 'pushed-bytes': String(traffic.sent), 'reused-layers': String(traffic.reusedLayers) }),
     },
-    summary: summarizeBuild({ ...built, pushed }),
+    summary: summarizeBuild({ ...built, pushed, times: phases.times() }),
   }
 }
 
@@ -244,6 +251,6 @@ function checkPlatform({ config }: Pick<SourceImage, 'config'>, wanted: Platform
   throw new ImageError({
     message: `The image is for ${formatPlatform(config)}, but ${system} is ${formatPlatform(wanted)}`,
     detail: `the config in ${path} says "architecture": "${config.architecture}", "os": "${config.os}"`,
-    hint: `Nothing was pushed. In the flake, use the \`pkgs\` of ${system} for packages.${system}. For cross-built images, also set \`architecture\` in dockerTools.`,
+    hint: `No image was pushed. In the flake, use the \`pkgs\` of ${system} for packages.${system}. For cross-built images, also set \`architecture\` in dockerTools.`,
   })
 }

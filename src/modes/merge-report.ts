@@ -1,9 +1,8 @@
-import { type CommitComparison, compareCommits, type Relation } from '../actions/commits.ts'
+import type { Relation } from '../actions/commits.ts'
 import type { IndexAttestation } from '../attest/attest.ts'
-import type { ImageChanges } from '../changes/image-changes.ts'
+import { compressedSize, type ImageChanges } from '../changes/image-changes.ts'
 import { serializeChanges } from '../changes/report.ts'
 import { commitOfRun, type Workflow } from '../context.ts'
-import type { Http } from '../http/client.ts'
 import type { MergeInputs } from '../inputs/merge.ts'
 import type { JobLog, Log } from '../log.ts'
 import { type Annotation, placeAnnotations, REVISION, SOURCE } from '../oci/annotation.ts'
@@ -15,14 +14,14 @@ import type { Member } from '../publish/verify.ts'
 import type { DigestRecord } from '../record/record.ts'
 import type { StoredManifest } from '../registry/registry.ts'
 import { sanitizeLine } from '../text.ts'
+import { summarizeMerge } from './merge-summary.ts'
 import type { Result } from './mode.ts'
-import { summarizeMerge } from './summaries.ts'
 
 /** Reports a merge with `push: false` after builds with `push: false`. */
 export function reportNothing(log: JobLog): Result {
   const why = 'builds with `push: false` push no images and hand over no digests'
   log.notice(`Nothing to check: ${why}`)
-  return { outputs: {}, summary: `# Nothing to check\n\nNo digests were handed over: ${why}.\n` }
+  return { outputs: {}, summary: `### Nothing to check\n\nNo digests were handed over: ${why}.\n` }
 }
 
 /** Returns a log that skips messages it has logged before. Most of a tag plan is unchanged when tags are planned again. */
@@ -75,9 +74,24 @@ function logUnknownOrder(
     )
 }
 
+/** Logs what was checked of each image, and where it is copied to. */
+export function logVerified(members: readonly Member[], log: Log): void {
+  for (const { platform, image, absentFrom } of members) {
+    const { repository, own, attestations } = image
+    // The first blob is the config.
+    const layers = own.blobs.length - 1
+    const count = layers === 1 ? '1 layer' : `${layers} layers`
+    const parts = ['manifest', 'config', ...(attestations.length > 0 ? [count, 'attestations'] : [count])]
+    const copies = absentFrom.length === 0 ? '' : `; missing in ${absentFrom.map(formatRepository).join(', ')}`
+    log.info(
+      `Verified ${formatPlatform(platform)}: ${parts.slice(0, -1).join(', ')} and ${parts.at(-1)} exist in ${formatRepository(repository)}${copies}`,
+    )
+  }
+}
+
 /** The result of a tag in the log: after publishing, and with `push: false`, where no tag is overtaken. */
 const TAG_RESULTS: Record<TagPlan['action'], readonly [published: string, planned?: string]> = {
-  kept: ['already points to it'],
+  kept: ['already points to this index'],
   created: ['created', 'would be created'],
   moved: ['moved', 'would be moved'],
   skipped: ['not moved', 'would not be moved'],
@@ -92,10 +106,14 @@ export function logMergeResult(
   log: Log,
 ): void {
   const platforms = members.map(({ platform }) => formatPlatform(platform)).join(', ')
-  for (const image of images) log.info(`${formatRepository(image)}@${index.digest}: ${platforms}`)
-  for (const { tag, action } of plans) {
+  for (const image of images)
+    log.info(
+      `${push ? 'The index is' : 'The index would be'} ${formatRepository(image)}@${index.digest}, for ${platforms}`,
+    )
+  for (const { tag, action, before } of plans) {
     const [published, planned = published] = TAG_RESULTS[action]
-    log.info(`${formatReference(tag)}: ${push ? published : planned}`)
+    const from = action === 'moved' && before.stored ? ` from ${before.stored.digest}` : ''
+    log.info(`${formatReference(tag)}: ${push ? published : planned}${from}`)
   }
 }
 
@@ -124,7 +142,16 @@ export function reportMerge(
   const existed = unchanged || plans.some(({ action }) => action === 'kept')
   const allOvertaken = overtaken && published.every(({ action }) => action === 'kept')
   const changed = !allOvertaken && (!existed || plans.some(({ action }) => action === 'moved'))
-  const platforms = members.map(({ system, platform, image: { digest } }) => ({ system, platform, digest }))
+  const platforms = members.map(({ platform, image }) => ({
+    platform,
+    digest: image.digest,
+    size: compressedSize(image),
+  }))
+  const inIndex = members.map(({ system, platform, image: { digest } }) => ({
+    system,
+    platform: formatPlatform(platform),
+    digest,
+  }))
   return {
     outputs: {
       digest: index.digest,
@@ -133,11 +160,19 @@ export function reportMerge(
       tags: push ? published.map(({ tag }) => formatReference(tag)).join('\n') : '',
       'skipped-tags': skipped.map(({ tag }) => formatReference(tag)).join('\n'),
       changed: String(changed),
-      platforms: JSON.stringify(platforms.map((one) => ({ ...one, platform: formatPlatform(one.platform) }))),
+      platforms: JSON.stringify(inIndex),
       changes: serializeChanges(changes),
       ...(attestation && { attestation: attestation.digest }),
     },
-    summary: summarizeMerge({ digest: index.digest, plans, platforms, pushed: push, changed, changes, attestation }),
+    summary: summarizeMerge({
+      index: images.map((image) => `${formatRepository(image)}@${index.digest}`),
+      plans,
+      platforms,
+      pushed: push,
+      changed,
+      changes,
+      attestation,
+    }),
     ...(push && { artifacts: images.map((image) => artifactOf(image, published, index)) }),
   }
 }
@@ -193,8 +228,7 @@ export type Relations = ReadonlyMap<string, Relation>
 export async function relateCommits(
   published: readonly PublishedTag[],
   origin: BuiltCommit['origin'],
-  comparison: Omit<CommitComparison, 'base'>,
-  http: Http,
+  compare: (base: string) => Promise<Relation>,
 ): Promise<Relations> {
   const bases = Map.groupBy(
     published.filter(({ revision }) => revision !== undefined),
@@ -204,7 +238,7 @@ export async function relateCommits(
     const source = first?.source
     if (source !== undefined && !sameSource(source, origin[SOURCE]))
       return [base, { unknown: `commit ${sanitizeLine(base)} is from another repository, ${sanitizeLine(source)}` }]
-    return [base, await compareCommits({ ...comparison, base }, http)]
+    return [base, await compare(base)]
   })
   return new Map(await Promise.all(relations))
 }

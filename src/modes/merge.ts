@@ -1,3 +1,4 @@
+import { compareCommits } from '../actions/commits.ts'
 import type { IndexAttestation } from '../attest/attest.ts'
 import { compareMembers } from '../changes/image-changes.ts'
 import { logChanges } from '../changes/report.ts'
@@ -5,7 +6,7 @@ import type { Workflow } from '../context.ts'
 import { MergeError, messageOf } from '../errors.ts'
 import type { MergeInputs } from '../inputs/merge.ts'
 import { fillTags } from '../inputs/tags.ts'
-import type { JobLog, Log } from '../log.ts'
+import { type JobLog, type Log, withProgress } from '../log.ts'
 import type { TagReference } from '../oci/reference.ts'
 import { NOT_CANCELLABLE, untilAborted } from '../process/cancellation.ts'
 import { settleAll } from '../promises.ts'
@@ -32,6 +33,7 @@ import {
   logMergeResult,
   logOnce,
   logTagPlan,
+  logVerified,
   newerCommits,
   type Relations,
   relateCommits,
@@ -65,6 +67,7 @@ async function mergeImages(
   if (!inputs.push && (await beforeTags(collecting, signal, log)).length === 0) return reportNothing(log)
   const found = await beforeTags(readAndVerify(collecting, inputs, workflow, tools), signal, log)
   const { members, commit, published, relations, reader } = found
+  logVerified(members, log)
 
   const composed = compose(members, inputs.annotations, commit.origin)
   for (const warning of composed.warnings) log.warning(warning)
@@ -92,7 +95,9 @@ async function mergeImages(
   }
   if (!inputs.push) return report(unchanged ?? composed, plans)
 
-  const storing = storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log)
+  const store = () =>
+    storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log)
+  const storing = withProgress(log, 'copying images and pushing the index', store)
   const index = await beforeTags(storing, signal, log)
   const attestation = attestIndex && (await beforeTags(attestIndex(index, members, commit.revision), signal, log))
   const replan = async (tags: readonly TagReference[]): Promise<readonly TagPlan[]> => {
@@ -208,9 +213,11 @@ async function readTags(
   { origin, head }: BuiltCommit,
   { token, allowOlder }: MergeInputs,
   { api, repository }: Workflow,
-  { registry, http }: Tools,
+  { registry, http, ...tools }: Tools,
 ): Promise<TagState> {
   const published = await readPublishedTags(registry, tags)
   if (allowOlder || head === undefined) return { published, relations: new Map() }
-  return { published, relations: await relateCommits(published, origin, { api, repository, token, head }, http) }
+  const compare = (base: string) =>
+    tools.compareCommits?.(base, head) ?? compareCommits({ api, repository, token, base, head }, http)
+  return { published, relations: await relateCommits(published, origin, compare) }
 }

@@ -1,9 +1,12 @@
+import type { Relation } from '../actions/commits.ts'
 import type { AttestRequest } from '../attest/attest.ts'
 import type { ActionError } from '../errors.ts'
 import type { Http } from '../http/client.ts'
 import type { JobLog } from '../log.ts'
 import type { Cancellation } from '../process/cancellation.ts'
 import type { Registry } from '../registry/registry.ts'
+import type { RegistryWrite } from '../registry/writes.ts'
+import type { PhaseTimer } from './phases.ts'
 
 /** What every mode works with. */
 export interface Tools {
@@ -11,8 +14,13 @@ export interface Tools {
   readonly http: Http
   readonly registry: Registry
   readonly log: JobLog
+  readonly phases: PhaseTimer
+  /** Receives the writes that don't pass through `registry`. */
+  readonly onWrite: (write: RegistryWrite) => void
   /** Replaced by tests: the services that sign provenance. */
   readonly signing?: Pick<AttestRequest, 'services' | 'limits'>
+  /** Compares commits, in place of the API of the Git host. */
+  readonly compareCommits?: (base: string, head: string) => Promise<Relation>
   /** Absent if the work can't be cancelled. */
   readonly cancellation?: Cancellation
 }

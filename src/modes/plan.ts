@@ -3,14 +3,15 @@ import { readPreviousImages } from '../cache/previous-image.ts'
 import { lookForUnchanged, namesStorePath, ownIndexes } from '../cache/unchanged.ts'
 import type { Workflow } from '../context.ts'
 import type { PlanInputs } from '../inputs/plan.ts'
+import { codeCell, joinLines, table } from '../markdown.ts'
 import { evaluateSystems, evaluationsAtOnce, listSystems } from '../nix/evaluate-systems.ts'
 import { installableOf } from '../nix/installable.ts'
 import { submodulesOf } from '../nix/submodules.ts'
 import { ANY_RUNNER, hostedRunner, platformOf } from '../nix/system.ts'
+import { formatPlatform } from '../oci/platform.ts'
 import { shareLookUps } from '../registry/client.ts'
 import type { Result, Tools } from './mode.ts'
 import { assertOffered, assertPlanned, chooseSystems } from './plan-systems.ts'
-import { type PlannedBuild, summarizePlan } from './summaries.ts'
 
 /**
  * Generates the matrix of the build jobs: the systems for which the flake has the image, with a runner for each. Marks
@@ -89,4 +90,24 @@ async function examineSystems(
     if (await lookForUnchanged(question, earlier, shared, log, async () => storePath)) unchanged.add(system)
   }
   return { systems: planned.map(({ system }) => system), unchanged }
+}
+
+/** A job of the build matrix. */
+export interface PlannedBuild {
+  readonly system: string
+  /** A label for `runs-on`. */
+  readonly runner: string
+  /** Set if its image is already published. */
+  readonly unchanged?: true
+}
+
+/** Returns the summary of a plan as Markdown. */
+export function summarizePlan(builds: readonly PlannedBuild[]): string {
+  const rows = builds.map(({ system, runner, unchanged }) => [
+    formatPlatform(platformOf(system)),
+    system,
+    codeCell(runner),
+    unchanged ? 'unchanged' : 'to be built',
+  ])
+  return joinLines('### Planned', '', ...table(['platform', 'system', 'runner', 'image'], rows))
 }

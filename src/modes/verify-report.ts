@@ -4,15 +4,16 @@ import {
   type Difference,
   differentStorePaths,
   type LayerDifference,
-  layerNumber,
   type Verification,
 } from '../changes/verification.ts'
 import { VerificationError } from '../errors.ts'
+import { bulletList, code, codeCell, formatText, joinLines, table } from '../markdown.ts'
 import { parseConfig } from '../oci/manifest.ts'
 import { formatPlatform, type Platform } from '../oci/platform.ts'
 import { formatReference, type Reference } from '../oci/reference.ts'
 import { sanitizeLine } from '../text.ts'
-import { code, joinLines } from './summaries.ts'
+import { tabulateTimes } from './build-summary.ts'
+import type { PhaseTime } from './phases.ts'
 
 /** The result of `mode: verify`. */
 export interface VerificationReport extends Verification {
@@ -37,30 +38,32 @@ export function verificationFailure(report: VerificationReport): VerificationErr
   })
 }
 
-/** Returns the summary of a verification as Markdown. */
-export function summarizeVerification(report: VerificationReport): string {
-  const { reference, system, platform, published, revision, storePath, differences, addedLabels } = report
-  const labels = Object.entries(addedLabels)
+/**
+ * Returns the summary of a verification as Markdown.
+ * @param times how long each phase took
+ */
+export function summarizeVerification(report: VerificationReport, times: readonly PhaseTime[]): string {
+  const { reference, platform, system, published, revision, storePath, differences, addedLabels } = report
+  const labels = Object.keys(addedLabels).map(quoteName)
+  const isSame = differences.length === 0
+  const name = formatReference({ repository: reference.repository, digest: published.image.digest })
   return joinLines(
-    `### ${differences.length === 0 ? 'Verified' : 'Not verified'} for ${system} (${formatPlatform(platform)})`,
+    `### ${isSame ? 'Verified' : 'Not verified'}: ${code(formatReference(reference))} for ${formatPlatform(platform)}`,
     '',
-    differences.length === 0
-      ? `${code(formatReference(reference))} is the image that this source builds.`
-      : `${code(formatReference(reference))} is not the image that this source builds.`,
+    `The published image is ${isSame ? '' : '**not** '}the one that this source builds.`,
     '',
-    '| | published | built |',
-    '|---|---|---|',
-    `| image | ${code(published.image.digest)} | ${code(storePath)} |`,
-    `| commit | ${code(published.revision ?? 'not known')} | ${code(revision ?? 'not known')} |`,
-    '',
-    ...(labels.length === 0
-      ? []
-      : [
-          `Labels that were added at publication, not compared: ${labels.map(([key]) => quoteName(key)).join(', ')}`,
-          '',
-        ]),
-    ...(differences.length === 0 ? [] : tabulate(differences)),
+    ...bulletList([
+      `Published: ${code(name)}, from ${describeCommit(published.revision)}`,
+      `Built for ${code(system)}: ${code(storePath)}, from ${describeCommit(revision)}`,
+      ...(labels.length === 0 ? [] : [`Labels that were added at publication, not compared: ${labels.join(', ')}`]),
+    ]),
+    ...(isSame ? [] : [...tabulateDifferences(differences), ...formatText(adviseSource(report))]),
+    ...tabulateTimes(times),
   )
+}
+
+function describeCommit(revision: string | undefined): string {
+  return revision === undefined ? 'an unknown commit' : `commit ${quoteName(revision)}`
 }
 
 /** In lines. The output `differences` has all. */
@@ -132,44 +135,40 @@ function adviseSource({ published: { revision: published }, revision, difference
   const inputs = 'Use the same flake.lock, `attribute` and `nix-args` as when it was published.'
   const rebuild =
     otherContent.length > 0
-      ? ` If the build is not reproducible, its content differs each time. To check that: nix build --rebuild ${otherContent[0]}`
+      ? ` If the build is not reproducible, its content differs each time. To check that, run:\n  nix build --rebuild ${otherContent[0]}`
       : ''
   return `${commit} ${inputs}${rebuild}`
 }
 
-function tabulate(differences: readonly Difference[]): readonly string[] {
+function tabulateDifferences(differences: readonly Difference[]): readonly string[] {
   const layers = differences.filter((one) => one.part === 'layer')
   const fields = differences.flatMap((one) => (one.part === 'config' ? [one.field] : []))
   const shown = layers.slice(0, LAYERS_SHOWN)
+  // The layers of both sides are below each other: beside each other, their digests would be too wide.
+  const rows = shown.flatMap(({ published, built }) => [
+    ...describeSide('published', published),
+    ...describeSide('built', built),
+  ])
   return [
-    ...(layers.length === 0
-      ? []
-      : [
-          '| layer | published | built |',
-          '|---|---|---|',
-          ...shown.map(
-            (one) => `| ${layerNumber(one)} | ${describeSide(one.published)} | ${describeSide(one.built)} |`,
-          ),
-          '',
-          ...(layers.length > shown.length ? [`Not shown: ${layers.length - shown.length} more.`, ''] : []),
-        ]),
+    ...table(['layer', 'image', 'diff ID and store paths'], rows),
+    ...(layers.length > shown.length ? [`Not shown: ${layers.length - shown.length} more.`, ''] : []),
     ...(fields.length === 0
       ? []
       : [`Different in the config: ${fields.slice(0, LAYERS_SHOWN).map(quoteName).join(', ')}`, '']),
   ]
 }
 
-function describeSide(layer: ComparedLayer | undefined): string {
-  if (layer === undefined) return ''
-  const { storePaths = [], diffId } = layer
-  const paths = storePaths.slice(0, PATHS_SHOWN).map(code)
+function describeSide(side: string, layer: ComparedLayer | undefined): readonly (readonly string[])[] {
+  if (layer === undefined) return []
+  const { storePaths = [], diffId, number } = layer
+  const paths = storePaths.slice(0, PATHS_SHOWN).map(codeCell)
   const more = storePaths.length > paths.length ? [`and ${storePaths.length - paths.length} more`] : []
-  return [code(diffId), ...paths, ...more].join('<br>')
+  return [[String(number), side, [code(diffId), ...paths, ...more].join('<br>')]]
 }
 
 /** Formats a name from the published image, which may contain any characters. */
 function quoteName(text: string): string {
-  return code(sanitizeLine(text).replaceAll('|', ''))
+  return code(sanitizeLine(text))
 }
 
 function layerCount({ image }: PublishedPlatform): number {

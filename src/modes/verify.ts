@@ -2,6 +2,7 @@ import { readPublishedPlatform } from '../changes/published-platform.ts'
 import { compareWithPublished, serializeDifferences } from '../changes/verification.ts'
 import type { Workflow } from '../context.ts'
 import type { VerifyInputs } from '../inputs/verify.ts'
+import { withProgress } from '../log.ts'
 import { evaluateImage } from '../nix/evaluate.ts'
 import type { NixBuildCall } from '../nix/failure.ts'
 import { installableOf } from '../nix/installable.ts'
@@ -22,9 +23,10 @@ import { summarizeVerification, verificationFailure } from './verify-report.ts'
  * @throws ActionError if the images can't be compared
  */
 export async function verify(inputs: VerifyInputs, workflow: Workflow, tools: Tools): Promise<Result> {
-  const { registry, log } = tools
+  const { registry, log, phases } = tools
   const { reference, system } = inputs
   const platform = platformOf(system)
+  phases.enter('check access')
   // First, because a build may take long.
   const published = await readPublishedPlatform(registry, reference, platform)
   const name = `${formatReference(reference)} for ${formatPlatform(platform)}`
@@ -38,7 +40,7 @@ export async function verify(inputs: VerifyInputs, workflow: Workflow, tools: To
   if (failure === undefined) log.info(`Verified: ${name} is the image that this source builds`)
   return {
     outputs: { verified: String(failure === undefined), differences: serializeDifferences(differences) },
-    summary: summarizeVerification(report),
+    summary: summarizeVerification(report, phases.times()),
     ...(failure && { failure }),
   }
 }
@@ -58,7 +60,7 @@ interface CheckedBuild {
 async function buildConfig(
   inputs: VerifyInputs,
   { runnerSystem, tempFolder }: Workflow,
-  { log }: Tools,
+  { log, phases }: Tools,
 ): Promise<CheckedBuild> {
   const { system, nixArgs } = inputs
   const requested = installableOf(inputs, runnerSystem)
@@ -66,11 +68,15 @@ async function buildConfig(
   const local = await addLocalImage(requested, runnerSystem, setup, log)
   const folders = [setup.store.place, tempFolder]
   const call: NixBuildCall = { installable: local ?? requested, nixArgs, system, runnerSystem, setup, folders }
+  if (local === undefined) phases.enter('evaluate')
+  const evaluation = local === undefined ? await evaluateImage(call, log) : undefined
   const image = local
     ? await findImageInStore(local.text, setup.store, true, log)
-    : await buildImage(call, await evaluateImage(call, log), true, log)
+    : await buildImage(call, evaluation, true, { log, phases })
   return withReadableSource(image, call, tempFolder, log, async (source) => {
-    const { configBytes } = await checkImage(source, platformOf(system))
+    phases.enter('read')
+    const read = () => checkImage(source, platformOf(system))
+    const { configBytes } = await withProgress(log, `reading ${source.path}`, read)
     return { storePath: image.storePath, config: configBytes }
   })
 }

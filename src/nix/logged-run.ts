@@ -1,6 +1,8 @@
 import type { CommandResult } from '../process/command.ts'
+import { startMeter } from '../progress.ts'
 import { runNix } from './nix.ts'
 import { endNixLog, type NixLog, type Read, readNixLine, remind, startNixLog } from './nix-log.ts'
+import { countProgress } from './progress.ts'
 
 /** A finished run of Nix, and what its log says. */
 export interface LoggedRun {
@@ -28,9 +30,12 @@ export async function runNixLogged(
 
 async function runShown(args: readonly string[], show: (line: string) => void, echo: boolean): Promise<LoggedRun> {
   let log = startNixLog(performance.now())
+  const meter = startMeter('Nix', 'builds and downloads')
   const showAll = (lines: readonly string[]) => lines.forEach(show)
   const update = (read: Read) => {
     log = read.log
+    const { done, total } = countProgress(log.progress)
+    meter.update(done, total)
     showAll(read.shown)
   }
   const reminder = setInterval(() => update(remind(log, performance.now())), 1000)
@@ -42,6 +47,7 @@ async function runShown(args: readonly string[], show: (line: string) => void, e
     return { result, log }
   } finally {
     clearInterval(reminder)
+    meter.end()
   }
 }
 

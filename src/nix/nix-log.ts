@@ -78,7 +78,7 @@ export function readNixLine(log: NixLog, line: string, now: number): Read {
 }
 
 /**
- * Shows what Nix is doing if nothing was shown for a minute.
+ * Shows what Nix is doing if nothing was shown for 30 seconds.
  * @param now in milliseconds, from the same origin as in `startNixLog`
  */
 export function remind(log: NixLog, now: number): Read {
@@ -107,7 +107,7 @@ export function derivationName({ derivation }: DerivationLog): string {
 
 /** The shortest time between progress lines, and the longest time without any line, in milliseconds. */
 const PROGRESS_INTERVAL = 10_000
-const REMINDER_INTERVAL = 60_000
+const REMINDER_INTERVAL = 30_000
 /** How many builds a reminder names. */
 const NAMED_BUILDS = 3
 /** How many lines of a build to keep, and how many builds that have ended: an error may follow the end of its build. */

@@ -39,6 +39,24 @@ export async function runNix(
   throw nixMissing()
 }
 
+/** In milliseconds. */
+const VERSION_TIMEOUT = 10_000
+
+/** Returns the version of Nix: `Nix 2.34.1`, `Lix 2.93.0`. Returns undefined if Nix is not installed. */
+export async function findNixVersion(): Promise<string | undefined> {
+  const result = await runCommand('nix', ['--version'], { trust: 'nix', timeoutMs: VERSION_TIMEOUT })
+  return result && formatNixVersion(result.stdout)
+}
+
+/** Formats the output of `nix --version`. */
+export function formatNixVersion(output: string): string {
+  const [line = ''] = output.trim().split('\n')
+  const [, name, version] = /^nix \(([^)]+)\) (\S+)$/.exec(sanitizeLine(line)) ?? []
+  if (name === undefined || version === undefined) return 'Nix of an unknown version'
+  // Determinate Nix has a version besides that of Nix.
+  return /\d/.test(name) ? `${name} (Nix ${version})` : `${name.replace(/, like Nix$/, '')} ${version}`
+}
+
 /** Returns the error for a runner without Nix. */
 export function nixMissing(): NixError {
   return new NixError({

@@ -71,6 +71,12 @@ export function withBuildsDone(progress: Progress, count: number): Progress {
   return missing > 0 ? { ...progress, builds: { ...progress.builds, done: progress.builds.done + missing } } : progress
 }
 
+/** Returns the number of builds and downloads that are done, and of all that are expected. */
+export function countProgress({ builds, copies }: Progress): { readonly done: number; readonly total: number } {
+  const [built, fetched] = [totalOf(builds), totalOf(copies)]
+  return { done: built.done + fetched.done, total: built.expected + fetched.expected }
+}
+
 /** Formats the progress as a line. Returns undefined if there is nothing to build or fetch. */
 export function formatProgress({ builds, copies, bytes }: Progress): string | undefined {
   const [built, fetched] = [totalOf(builds), totalOf(copies)]

@@ -126,6 +126,11 @@ export function isDigest(text: string): text is Digest {
   return DIGEST_PATTERN.test(text)
 }
 
+/** Returns the first 12 digits of a digest, as Docker shows it. */
+export function shortDigest(digest: Digest): string {
+  return digest.slice('sha256:'.length, 'sha256:'.length + 12)
+}
+
 /** Returns the digest of bytes. */
 export function digestOf(bytes: Uint8Array): Digest {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`

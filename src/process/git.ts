@@ -1,14 +1,21 @@
 import { runCommand } from './command.ts'
 
 /**
- * Reads which commit the work tree around a folder has checked out. Reads it although the folder belongs to another
- * user, as in container jobs: nothing that the repository configures is run for this.
+ * Runs Git in a folder. Reads a work tree although it belongs to another user, as in container jobs: nothing that the
+ * repository configures is run for the commands that are used here.
+ * @returns the trimmed output, undefined if the command fails or Git is not installed
+ */
+export async function runGit(folder: string, args: readonly string[]): Promise<string | undefined> {
+  const result = await runCommand('git', ['-c', 'safe.directory=*', '-C', folder, ...args], { trust: 'nix' })
+  return result?.exitCode === 0 ? result.stdout.trim() : undefined
+}
+
+/**
+ * Reads which commit the work tree around a folder has checked out.
  * @returns undefined if the folder is in no work tree, or Git is not installed
  */
 export async function readHead(folder: string): Promise<string | undefined> {
-  const args = ['-c', 'safe.directory=*', '-C', folder, 'rev-parse', '--verify', 'HEAD']
-  const result = await runCommand('git', args, { trust: 'nix' })
-  const commit = result?.exitCode === 0 ? result.stdout.trim() : ''
+  const commit = (await runGit(folder, ['rev-parse', '--verify', 'HEAD'])) ?? ''
   return isCommitId(commit) ? commit : undefined
 }
 

@@ -2,13 +2,20 @@ import { EOL } from 'node:os'
 import { StringDecoder } from 'node:string_decoder'
 import { withoutSecrets } from '../secrets.ts'
 
+/** Always ends with a line break, so that the next workflow command starts a line. */
+let writeLine = (line: string): void => void process.stdout.write(`${line}${EOL}`)
+
+/** Sends the output of programs to `write` instead of the standard output. */
+export function redirectLines(write: (line: string) => void): void {
+  writeLine = write
+}
+
 /**
  * Prints a line of a program's output to the job's log. Removes secrets here, because the runner masks only those that
- * were registered before workflow commands were stopped. Always ends with a line break, so that the next workflow command
- * starts a line.
+ * were registered before workflow commands were stopped.
  */
 export function printLine(line: string): void {
-  process.stdout.write(`${withoutSecrets(line)}${EOL}`)
+  writeLine(withoutSecrets(line))
 }
 
 /** Collects a program's output. */

@@ -5,15 +5,15 @@ import { peekCompression } from '../image/decompress.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { LayerFile } from '../image/source-image.ts'
 import { observeTarNames } from '../image/tar-names.ts'
-import type { Log } from '../log.ts'
 import { type Descriptor, type LayerFormat, layerFormat } from '../oci/manifest.ts'
-import { type Digest, type Repository, sameRepository } from '../oci/reference.ts'
+import { type Digest, type Repository, sameRepository, shortDigest } from '../oci/reference.ts'
+import { startMeter } from '../progress.ts'
 import { createSemaphore, settleAll } from '../promises.ts'
 import { putBlobEverywhere } from '../registry/copy.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
 import { createStorePathSet } from '../sbom/store-paths.ts'
-import { formatBytes } from '../text.ts'
+import { formatBytes, formatDuration } from '../text.ts'
 import { decompressLayer, type LayerDigests, uploadFormat } from './check.ts'
 
 /** A layer as the pushed manifest lists it. */
@@ -65,6 +65,14 @@ export interface UploadSettings {
   readonly tempFolder: string
 }
 
+/** Receives what happens to the layers of an image. */
+export interface UploadReport {
+  /** @param line says what happened to a layer that every repository has now */
+  readonly onLayer: (line: string) => void
+  /** @param bytes the length of a part of a layer that was read */
+  readonly onRead: (bytes: number) => void
+}
+
 /** How many layers are read, compressed or uploaded at the same time. */
 const LAYERS_AT_ONCE = 12
 
@@ -72,25 +80,31 @@ const LAYERS_AT_ONCE = 12
 export function startUploads(
   { source, images, compression, tempFolder }: UploadSettings,
   registry: Registry,
-  log: Log,
+  { onLayer, onRead }: UploadReport,
 ): Uploads {
   const slots = createSemaphore(LAYERS_AT_ONCE)
   const blocks = createBlockSemaphore(compression)
   const store = createBlobStore(tempFolder)
   const pending: Promise<unknown>[] = []
+  const meter = startMeter('Push', 'layers')
+  let uploaded = 0
   let failure: unknown
 
   function track<Result>(work: Promise<Result>): Promise<Result> {
-    work.catch((error: unknown) => {
-      failure ??= error
-    })
     pending.push(work)
+    meter.update(uploaded, pending.length)
+    work.then(
+      () => meter.update(++uploaded, pending.length),
+      (error: unknown) => {
+        failure ??= error
+      },
+    )
     return work
   }
 
   /** Reads a layer and writes it compressed. A compressed layer is written unchanged. */
   async function pack(file: LayerFile, write: Write) {
-    const { compression: compressed, content } = await peekCompression(file.content())
+    const { compression: compressed, content } = await peekCompression(observeLength(file.content(), onRead))
     const format = uploadFormat(compressed)
     const stored = decompressLayer(compressed, content, source, format === undefined ? undefined : write)
     const names = createStorePathSet()
@@ -120,10 +134,8 @@ export function startUploads(
           check?.({ diffId, digest: blob.digest, format })
           const started = performance.now()
           const reused = !(await putBlobEverywhere(registry, images, blob))
-          const seconds = (performance.now() - started) / 1000
-          const speed = `${formatBytes(blob.size / seconds)}/s`
-          const result = reused ? 'already exists' : `pushed in ${seconds.toFixed(1)} s (${speed})`
-          log.info(`${shortDigest(diffId)}: ${formatBytes(layer.size)} → ${formatBytes(blob.size)}, ${result}`)
+          const result = reused ? 'already exists' : `pushed in ${formatUpload(blob.size, performance.now() - started)}`
+          onLayer(`${shortDigest(diffId)}: ${formatBytes(layer.size)} → ${formatBytes(blob.size)}, ${result}`)
           return { diffId, digest: blob.digest, format: format ?? compression.format, size: blob.size, reused }
         } finally {
           await release()
@@ -142,16 +154,16 @@ export function startUploads(
       const mount = async (): Promise<CompressedLayer> => {
         await settleAll(images.map((image) => mountIfMissing(registry, image, blob)))
         const size = file === undefined ? '' : `${formatBytes(file.size)}, `
-        log.info(`${shortDigest(diffId)}: ${size}reused (${formatBytes(blob.size)})`)
+        onLayer(`${shortDigest(diffId)}: ${size}reused (${formatBytes(blob.size)})`)
         return reusedLayer(diffId, blob)
       }
       return { diffId, uploaded: track(mount()) }
     },
     skip(diffId, blob) {
-      log.info(`${shortDigest(diffId)}: ${formatBytes(blob.size)}, already exists`)
+      onLayer(`${shortDigest(diffId)}: ${formatBytes(blob.size)}, already exists`)
       return { diffId, uploaded: Promise.resolve(reusedLayer(diffId, blob)) }
     },
-    settled: () => Promise.allSettled(pending),
+    settled: () => Promise.allSettled(pending).finally(meter.end),
   }
 }
 
@@ -175,6 +187,17 @@ async function mountIfMissing(registry: Registry, image: Repository, blob: Reusa
   })
 }
 
-function shortDigest(digest: Digest): string {
-  return digest.slice('sha256:'.length, 'sha256:'.length + 12)
+async function* observeLength(content: AsyncIterable<Buffer>, onRead: (bytes: number) => void): AsyncGenerator<Buffer> {
+  for await (const chunk of content) {
+    onRead(chunk.length)
+    yield chunk
+  }
+}
+
+/** The speed of small uploads says only how fast the registry answers. */
+const MEASURABLE = 1_000_000
+
+function formatUpload(size: number, milliseconds: number): string {
+  const speed = size < MEASURABLE ? '' : ` (${formatBytes(size / (milliseconds / 1000))}/s)`
+  return `${formatDuration(milliseconds)}${speed}`
 }

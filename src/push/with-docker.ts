@@ -6,25 +6,33 @@ import { pushTag } from '../docker/push.ts'
 import { ImageError } from '../errors.ts'
 import { openImage } from '../image/open-image.ts'
 import type { LayerFile, SourceImage } from '../image/source-image.ts'
-import type { JobLog, Log } from '../log.ts'
+import { type JobLog, type Log, withProgress } from '../log.ts'
 import { type Digest, formatReference, type Repository } from '../oci/reference.ts'
 import { fetchImage, type PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
+import type { RegistryWrite } from '../registry/writes.ts'
 import { formatBytes } from '../text.ts'
 import type { PushedImage } from './image.ts'
 import type { PushRequest } from './layers.ts'
 import { checkReplaced } from './tag.ts'
 
+/** A push with Docker. */
+export interface DockerPush extends PushRequest {
+  /** Receives the write of each tag. */
+  readonly onWrite: (write: RegistryWrite) => void
+}
+
 /**
  * Loads an image into Docker, tags it, pushes it to each repository, and reads the result from the registry.
  * @param request with a tag, without which Docker can't push
  */
-export async function pushWithDocker(request: PushRequest, registry: Registry, log: JobLog): Promise<PushedImage> {
+export async function pushWithDocker(request: DockerPush, registry: Registry, log: JobLog): Promise<PushedImage> {
   const { source, images, check } = request
   log.info(`Docker loads ${source.path}`)
   const sizes = (await keepsLayersUncompressed()) ? createSizes() : undefined
-  const { image, size } = await loadIntoDocker(request, sizes)
+  const load = () => loadIntoDocker(request, sizes)
+  const { image, size } = await withProgress(log, 'loading the image into Docker', load)
   check(image)
   if (image.manifest?.alone === false)
     throw new ImageError({
@@ -102,7 +110,7 @@ Or ${UNIQUE_TAG}`
 async function pushTo(
   repository: Repository,
   name: string,
-  { request: { tag, platform }, image, size }: LoadedImage & { readonly request: PushRequest },
+  { request: { tag, platform, onWrite }, image, size }: LoadedImage & { readonly request: DockerPush },
   registry: Registry,
   log: JobLog,
 ): Promise<PublishedImage> {
@@ -117,9 +125,12 @@ async function pushTo(
   }
   await tagImage(name, reference)
   const hints = { denied: `Log in before this step:\n${loginStep(repository.host)}`, immutable: IMMUTABLE_TAG }
+  const write = { repository, kind: 'tag', reference: tag } as const
+  onWrite({ ...write, state: 'started' })
   const digest = await log.groupToolOutput(`Push ${reference}`, () =>
     pushTag({ reference, size, hints, existing: existing?.digest }, log),
   )
+  onWrite({ ...write, state: 'done' })
   const published = await fetchImage(registry, repository, digest, { retryNotFound: true })
   // Another job may have tagged another image with this name in the meantime.
   if (published.configDigest !== image.configDigest)
@@ -130,7 +141,7 @@ async function pushTo(
       detail: `its config is ${published.configDigest} instead of ${image.configDigest}`,
       hint: 'Another job may have used the same Docker daemon at the same time. Run this job again; no tag that users pull has moved.',
     })
-  log.info(`${reference} is ${published.digest}`)
+  log.info(`Pushed ${reference}: ${published.digest}`)
   return published
 }
 

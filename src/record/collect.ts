@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto'
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
+import { RecordError } from '../errors.ts'
 import { diskFailure } from '../fs/disk.ts'
 import type { JobLog } from '../log.ts'
 import { type Digest, isDigest } from '../oci/reference.ts'
 import { NoArtifactService } from './artifact-client.ts'
 import { originOfArtifact, readFoundRecord } from './artifact-name.ts'
+import { type FileRecord, readRecordFiles } from './folder.ts'
 import { type ArtifactChoice, readRecords } from './read-artifacts.ts'
 import { type DigestRecord, parseRecord, serializeRecord } from './record.ts'
 
@@ -31,6 +33,8 @@ export interface CollectSettings {
 export interface CollectingRun {
   readonly run: DigestRecord['run']
   readonly tempFolder: string
+  /** A folder with the records, in place of artifacts and files of the job. */
+  readonly recordFolder?: string | undefined
 }
 
 /**
@@ -45,13 +49,14 @@ export async function collectCandidates(
   const listed = (digests ?? []).map((text, at) => candidateOf(text, `line ${at + 1} of \`digests\``))
   if (digests !== undefined && artifactPattern === '') return listed
   const own = digests === undefined
+  if (job.recordFolder !== undefined) return own ? readRecordFolder(job.recordFolder, push) : listed
   const local = own ? await readJobRecords(job.tempFolder, job.run) : []
   const found = await collectArtifacts({ own, pattern: artifactPattern }, job, log).catch((error: unknown) => {
     // After builds with `push: false`, `digests` is empty, which looks like a missing input.
     if (own && error instanceof NoArtifactService && (local.length > 0 || !push)) return []
     throw error
   })
-  return [...listed, ...local.map(({ record, origin }) => ({ digest: record.digest, record, origin })), ...found]
+  return [...listed, ...local.map(candidateOfRecord), ...found]
 }
 
 /**
@@ -60,9 +65,10 @@ export async function collectCandidates(
  */
 export async function collectArtifacts(
   choice: ArtifactChoice,
-  { run, tempFolder }: CollectingRun,
+  { run, tempFolder, recordFolder }: CollectingRun,
   log: JobLog,
 ): Promise<readonly Candidate[]> {
+  if (recordFolder !== undefined) return []
   const found = await log.group('Collect the digests of the run', () => readRecords(choice, { tempFolder, log }))
   return found.map((one): Candidate => {
     if (one.kind === 'digest') return { digest: one.digest, origin: one.origin }
@@ -71,19 +77,26 @@ export async function collectArtifacts(
   })
 }
 
+/** @throws RecordError if there are none, unless nothing is published */
+async function readRecordFolder(folder: string, push: boolean): Promise<readonly Candidate[]> {
+  const found = await readRecordFiles(folder)
+  if (found.length > 0 || !push) return found.map(candidateOfRecord)
+  throw new RecordError({
+    message: `There are no digest records in ${folder}`,
+    hint: 'Build the images first, with the same folder of records. Builds with `push: false` write no records.',
+  })
+}
+
+function candidateOfRecord({ record, origin }: FileRecord): Candidate {
+  return { digest: record.digest, record, origin }
+}
+
 /** Reads a line of `digests`, which may be of another run. */
 function candidateOf(text: string, origin: string): Candidate {
   const digest = `sha256:${text.replace(/^sha256:/, '')}`
   if (isDigest(digest)) return { digest, origin }
   const record = parseRecord(text, origin)
   return { digest: record.digest, record, origin }
-}
-
-/** A record that a build has written for a merge in the same job. */
-export interface JobRecord {
-  readonly record: DigestRecord
-  /** Where it comes from, for errors. */
-  readonly origin: string
 }
 
 /** In the runner's temporary folder, which the steps of a job share. */
@@ -112,7 +125,7 @@ export async function writeJobRecord(record: DigestRecord, tempFolder: string): 
  * @param run this run; ignores files of earlier jobs on the runner
  * @throws RecordError if one is not valid
  */
-export async function readJobRecords(tempFolder: string, run: DigestRecord['run']): Promise<readonly JobRecord[]> {
+export async function readJobRecords(tempFolder: string, run: DigestRecord['run']): Promise<readonly FileRecord[]> {
   const folder = join(tempFolder, FOLDER)
   const names = await readdir(folder).catch(() => [])
   const files = names.filter((name) => name.endsWith('.json')).map((name) => join(folder, name))
