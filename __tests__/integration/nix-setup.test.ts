@@ -1,4 +1,5 @@
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { access, mkdir, mkdtemp, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -69,16 +70,38 @@ describe('with a remote builder', () => {
     };
   }`
 
-  async function build(builder: string, env: Environment, flake: string): Promise<ActionRun> {
+  async function build(
+    builder: string,
+    env: Environment,
+    flake: string,
+    onLog: (line: string) => void = () => undefined,
+  ): Promise<ActionRun> {
     return lab.build('riscv64-linux', {
       cwd: flake,
+      onLog,
       // Without the lab's own setting, which lets it build for all systems.
-      env: { ...env, NIX_CONFIG: `extra-platforms =\nbuilders = ${builder} riscv64-linux` },
+      env: { ...env, NIX_CONFIG: `extra-platforms =\nbuild-poll-interval = 1\nbuilders = ${builder} riscv64-linux` },
       inputs: { attribute: 'image', push: 'false' },
     })
   }
 
-  test('everything for its system is built there, also while its only slot is in use', async () => {
+  /**
+   * Takes the only slot of a builder, like another build. Nix locks a file for it, whose name is the URL of the builder: as
+   * it is configured in Nix 2.8, and in its complete form in newer versions.
+   * @returns a function that frees the slot
+   */
+  async function takeSlot({ NIX_STATE_DIR = '' }: Environment, url: string): Promise<() => void> {
+    const folder = join(NIX_STATE_DIR, 'current-load')
+    await mkdir(folder, { recursive: true })
+    const [file, complete] = [url, url.replace('local?', 'local://?')].map((one) =>
+      join(folder, `${one.replaceAll('/', '_')}-0`),
+    )
+    const holder = spawn('flock', [file ?? '', 'flock', complete ?? '', 'sh', '-c', 'echo taken; cat'])
+    await once(holder.stdout, 'data')
+    return () => void holder.stdin.end()
+  }
+
+  test('everything for its system is built there, also if its only slot is in use at first', async () => {
     const flake = await mkdtemp(join(lab.folder, 'flake-'))
     await writeFile(join(flake, 'flake.nix'), FLAKE)
     const url = `local?root=${join(lab.folder, 'builder')}`
@@ -87,7 +110,10 @@ describe('with a remote builder', () => {
       [...PARTS, 'image'].map((name) => `packages.riscv64-linux.${name}`),
       url,
     )
-    const { log, errors, warnings } = await build(url, env, flake)
+    const freeSlot = await takeSlot(env, url)
+    const { log, errors, warnings } = await build(url, env, flake, (line) => {
+      if (/waiting for a machine to build|building '/.test(line)) freeSlot()
+    })
     for (const name of [...PARTS, 'image.tar'])
       expect(log).toMatch(new RegExp(`building '\\S+-${name}\\.drv' on 'local.*builder'`))
     expect(log).not.toMatch(/building '\S+'(?! on )/)

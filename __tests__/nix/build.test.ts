@@ -151,10 +151,10 @@ async function whileBuilding<Result>(building: Promise<Result>, work: () => void
 }
 
 describe('a silent build', () => {
-  test('logs a reminder each minute until it ends', async () => {
+  test('logs a reminder every 30 seconds until it ends', async () => {
     await nixIs(`echo '[{"outputs":{"out":"${OUTPUT}"}}]'`)
     const output = await whileBuilding(build(), () => {
-      expect(remindersAfter(59_000, 2000, 57_000, 2000)).toEqual([0, 1, 1, 2])
+      expect(remindersAfter(29_000, 2000, 27_000, 2000)).toEqual([0, 1, 1, 2])
     })
     expect(output).toBe(OUTPUT)
     expect(jest.getTimerCount()).toBe(0)
@@ -163,7 +163,7 @@ describe('a silent build', () => {
 
   test('logs no reminder after it has failed', async () => {
     await nixIs('exit 1')
-    const failed = whileBuilding(build(), () => expect(remindersAfter(61_000)).toEqual([1]))
+    const failed = whileBuilding(build(), () => expect(remindersAfter(31_000)).toEqual([1]))
     await expect(failed).rejects.toBeInstanceOf(NixError)
     expect(jest.getTimerCount()).toBe(0)
   })
