@@ -6,10 +6,13 @@ import { NOTHING_PUBLISHED } from '../../src/cache/layers.ts'
 import { readPreviousImages } from '../../src/cache/previous-image.ts'
 import { findUnchanged, lookForUnchanged, namesStorePath, ownIndexes } from '../../src/cache/unchanged.ts'
 import { findSource } from '../../src/image/source.ts'
-import type { Reference } from '../../src/oci/reference.ts'
+import { EMPTY_CONFIG } from '../../src/oci/manifest.ts'
+import { NO_PLATFORM } from '../../src/oci/platform.ts'
+import type { Digest, Reference } from '../../src/oci/reference.ts'
 import { publishUnchanged, relabel } from '../../src/push/existing.ts'
 import { pushImage } from '../../src/push/image.ts'
 import type { Labels } from '../../src/push/manifest.ts'
+import { attestationAnnotations, sbomAttestation } from '../../src/sbom/attestation.ts'
 import { type Client, connect, open, start } from '../registry/connect.ts'
 import { type MadeLayout, makeLayout, storeLayout } from '../support/layout.ts'
 import { blobsOf, loseBlob, writesTo } from '../support/merging.ts'
@@ -40,6 +43,21 @@ async function seed(
   const bytes = Buffer.from(JSON.stringify({ ...plain, layers, annotations: own }))
   const image = { digest: server.seedManifest('app', bytes, OCI_MANIFEST), mediaType: OCI_MANIFEST, size: bytes.length }
   return { ...image, platform, annotations }
+}
+
+/** Puts the SBOM of an image there as a build does, and returns its entry in an index. */
+async function seedSbom(server: TestRegistry, image: SeededEntry): Promise<SeededEntry> {
+  const { mediaType, size } = image
+  const subject = { name: 'app', mediaType, size, digest: image.digest as Digest }
+  const { manifest, statement } = sbomAttestation(subject, Buffer.from('{"spdxVersion":"SPDX-2.3"}'))
+  for (const blob of [EMPTY_CONFIG, statement]) await server.seedBlob('app', blob)
+  return {
+    mediaType: OCI_MANIFEST,
+    digest: server.seedManifest('app', manifest, OCI_MANIFEST),
+    size: manifest.length,
+    platform: NO_PLATFORM,
+    annotations: attestationAnnotations(subject.digest),
+  }
 }
 
 interface Seeding extends Partial<SeededEntry> {
@@ -97,7 +115,7 @@ test('an image of the same store path is what a build would publish, with all th
   expect(lines).toEqual([])
 })
 
-test('a build is evaluated only if an index names store paths, and not with `rebuild`', async () => {
+test('a build is compared only if an index names store paths, and not with `rebuild`', async () => {
   const { server, client, first } = await published()
   seedIndex(server, 'app', [await seed(server, { annotations: {} })], 'foreign')
   const { repository } = client
@@ -118,15 +136,14 @@ test('a build is evaluated only if an index names store paths, and not with `reb
     rebuild: false,
     sbom: false,
   } as const
-  const unused = async () => fail('there is an evaluation')
-  expect(await lookForUnchanged({ ...question, rebuild: true }, latest, client, log, unused)).toBeUndefined()
-  expect(await lookForUnchanged(question, foreign, client, log, unused)).toBeUndefined()
-  expect(await lookForUnchanged(question, latest, client, log, async () => PATH)).toMatchObject({
+  expect(await lookForUnchanged({ ...question, rebuild: true }, latest, client, log, PATH)).toBeUndefined()
+  expect(await lookForUnchanged(question, foreign, client, log, undefined)).toBeUndefined()
+  expect(await lookForUnchanged(question, latest, client, log, PATH)).toMatchObject({
     info: { storePath: PATH, labels: [] },
     image: { digest: first.digest },
   })
   expect(lines).toEqual([])
-  expect(await lookForUnchanged(question, latest, client, log, async () => undefined)).toBeUndefined()
+  expect(await lookForUnchanged(question, latest, client, log, undefined)).toBeUndefined()
   expect(lines).toEqual([
     "Can't check whether .#image is already published: its store path is not known before the build",
   ])
@@ -164,7 +181,11 @@ test('an image that has no SBOM yet is built once, unless it may never get one',
   // Docker attaches none.
   expect((await ask(client, { sbom: true, format: undefined })).digest).toBe(first.digest)
 
+  // BuildKit's provenance is an attestation as well.
   seedIndex(server, 'app', [first, await seedAttestation(server, 'app', first)], 'latest')
+  expect((await ask(client, { sbom: true })).lines).toEqual(lines)
+
+  seedIndex(server, 'app', [first, await seedSbom(server, first)], 'latest')
   const attested = await ask(client, { sbom: true })
   expect(attested.digest).toBe(first.digest)
   expect(attested.found?.attestations).toHaveLength(1)
