@@ -103,7 +103,8 @@ function compareVersionsOf(name: string, before: Versions, after: Versions): Pac
 }
 
 function compareOutputs(before: Outputs, after: Outputs) {
-  const only = (some: Outputs, other: Outputs) => [...some.keys()].filter((output) => !other.has(output)).sort(compareText)
+  const only = (some: Outputs, other: Outputs) =>
+    [...some.keys()].filter((output) => !other.has(output)).sort(compareText)
   const rebuilt = [...before].some(([output, files]) => {
     const now = after.get(output)
     return now !== undefined && (files.size !== now.size || [...files].some((file) => !now.has(file)))
