@@ -7,6 +7,7 @@ import type { Digest } from '../../src/oci/reference.ts'
 import { logOf, PLATFORM, publishedAt, push, setUpFolder } from '../push/pushing.ts'
 import { connect } from '../registry/connect.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
+import { noise } from '../support/layer-content.ts'
 
 setUpFolder()
 
@@ -44,7 +45,8 @@ function comment(...paths: readonly string[]): object {
 
 async function published(folder: string, history: readonly object[], device = '') {
   const { server, client } = await connect()
-  const layers = [storeLayer(ONE, folder, device), storeLayer(TWO, folder, device), 'files of the root folder']
+  const rootFiles = writeTar([{ name: 'etc/noise', content: noise(5000) }])
+  const layers = [storeLayer(ONE, folder, device), storeLayer(TWO, folder, device), rootFiles]
   const { layers: pushed } = await push(makeArchive({ layers, config: { history } }), client, { tag: 'latest' })
   return { server, client, pushed, found: await publishedAt(client) }
 }
