@@ -47247,7 +47247,8 @@ function unknownValue(input, name) {
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   V: () => (/* binding */ readJson)
+/* harmony export */   V: () => (/* binding */ readJson),
+/* harmony export */   j: () => (/* binding */ serializeShortened)
 /* harmony export */ });
 /* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(77934);
 
@@ -47326,6 +47327,15 @@ const OPEN_BRACKET = 0x5b;
 const CLOSE_BRACKET = 0x5d;
 const OPEN_BRACE = 0x7b;
 const CLOSE_BRACE = 0x7d;
+function serializeShortened(shorten) {
+    for (let most = LIST_LIMIT;; most = most / 2) {
+        const json = JSON.stringify(shorten(most));
+        if (json.length <= VARIABLE_LIMIT || most === 1)
+            return json;
+    }
+}
+const VARIABLE_LIMIT = 100_000;
+const LIST_LIMIT = 4096;
 
 
 /***/ }),
@@ -48185,23 +48195,21 @@ const EMPTY_CONFIG = Buffer.from('{}');
 /* harmony export */   i9: () => (/* binding */ PLATFORM),
 /* harmony export */   lA: () => (/* binding */ fits),
 /* harmony export */   my: () => (/* binding */ samePlatform),
-/* harmony export */   n6: () => (/* binding */ compareText),
 /* harmony export */   od: () => (/* binding */ NO_PLATFORM)
 /* harmony export */ });
-/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(77934);
+/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(77934);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(68804);
+
 
 const NO_PLATFORM = { os: 'unknown', architecture: 'unknown' };
 const WORD_LENGTH = 64;
-const WORD = valibot__WEBPACK_IMPORTED_MODULE_0__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_0__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_0__/* .maxLength */ .Ru6(WORD_LENGTH, `is longer than ${WORD_LENGTH} characters`), valibot__WEBPACK_IMPORTED_MODULE_0__/* .regex */ .yGV(/^[A-Za-z0-9._-]*$/, 'has characters that no platform has'));
-const PLATFORM = valibot__WEBPACK_IMPORTED_MODULE_0__/* .object */ .Ikc({ os: WORD, architecture: WORD, variant: valibot__WEBPACK_IMPORTED_MODULE_0__/* .optional */ .lqM(WORD) });
+const WORD = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .maxLength */ .Ru6(WORD_LENGTH, `is longer than ${WORD_LENGTH} characters`), valibot__WEBPACK_IMPORTED_MODULE_1__/* .regex */ .yGV(/^[A-Za-z0-9._-]*$/, 'has characters that no platform has'));
+const PLATFORM = valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({ os: WORD, architecture: WORD, variant: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(WORD) });
 function formatPlatform(platform) {
     return [platform.os, platform.architecture, platform.variant].filter(Boolean).join('/');
 }
 function byPlatform(one, other) {
-    return (compareText(formatPlatform(one.platform), formatPlatform(other.platform)) || compareText(one.digest, other.digest));
-}
-function compareText(one, other) {
-    return one < other ? -1 : one > other ? 1 : 0;
+    return ((0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .compareText */ .n6)(formatPlatform(one.platform), formatPlatform(other.platform)) || (0,_text_js__WEBPACK_IMPORTED_MODULE_0__/* .compareText */ .n6)(one.digest, other.digest));
 }
 function platformKey(platform) {
     return formatPlatform(withImpliedVariant(platform));
@@ -48850,7 +48858,7 @@ function isSystem(text) {
 
 /***/ }),
 
-/***/ 34737:
+/***/ 51698:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -50768,6 +50776,131 @@ function pythonString(text) {
     return `${quote}${escaped}${quote}`;
 }
 
+;// CONCATENATED MODULE: ./lib/image/byte-string.js
+function bytesOf(text) {
+    return Buffer.from(text).toString('latin1');
+}
+function displayName(bytes) {
+    return Buffer.from(bytes, 'latin1').toString();
+}
+function isAscii(bytes) {
+    return !/[\x80-\xff]/.test(bytes);
+}
+
+;// CONCATENATED MODULE: ./lib/image/python-tar.js
+
+
+const PYTHON_TAR_BLOCK = 512;
+const PYTHON_TAR_RECORD = 20 * PYTHON_TAR_BLOCK;
+function createHeaderEncoder(attributes) {
+    const { mtime, uid, gid } = attributes;
+    assertValid({ mtime, uid, gid, uname: attributes.uname, gname: attributes.gname });
+    const uname = bytesOf(attributes.uname);
+    const gname = bytesOf(attributes.gname);
+    const owner = textRecord('uname', uname, 32) + textRecord('gname', gname, 32);
+    const ids = numberRecord('uid', uid, 8) + numberRecord('gid', gid, 8);
+    const time = numberRecord('mtime', mtime, 12);
+    const shared = {
+        owner: octal(uid, 8) + octal(gid, 8),
+        mtime: octal(mtime, 12),
+        names: asciiField(uname, 32) + asciiField(gname, 32),
+    };
+    return (member) => {
+        const name = member.type === 'folder' ? `${member.name}/` : member.name;
+        const { linkName, size } = member;
+        const texts = textRecord('path', name, 100) + textRecord('linkpath', linkName, 100);
+        const records = texts + owner + ids + numberRecord('size', size, 12) + time;
+        const header = encodeHeader({
+            ...shared,
+            name,
+            mode: member.mode & 0o7777,
+            size,
+            flag: FLAGS[member.type],
+            linkName,
+        });
+        if (records === '')
+            return header;
+        return encodePax(isUtf8(texts) ? records : `21 hdrcharset=BINARY\n${records}`, header);
+    };
+}
+function assertValid(attributes) {
+    for (const [key, value] of Object.entries(attributes))
+        if (typeof value === 'string' ? !value.isWellFormed() : !Number.isSafeInteger(value))
+            throw new errors/* ImageError */.C8({ message: `The ${key} of an image's layers is invalid: ${JSON.stringify(value)}` });
+}
+function pythonSortKey(name) {
+    return name.replace(NON_ASCII, (sequence) => {
+        if (sequence.length > 1)
+            return sequence;
+        const byte = sequence.charCodeAt(0);
+        return `\xed${String.fromCharCode(0xb0 | (byte >> 6), 0x80 | (byte & 0x3f))}`;
+    });
+}
+const NON_ASCII = new RegExp([
+    String.raw `[\xc2-\xdf][\x80-\xbf]`,
+    String.raw `\xe0[\xa0-\xbf][\x80-\xbf]`,
+    String.raw `[\xe1-\xec\xee\xef][\x80-\xbf]{2}`,
+    String.raw `\xed[\x80-\x9f][\x80-\xbf]`,
+    String.raw `\xf0[\x90-\xbf][\x80-\xbf]{2}`,
+    String.raw `[\xf1-\xf3][\x80-\xbf]{3}`,
+    String.raw `\xf4[\x80-\x8f][\x80-\xbf]{2}`,
+    String.raw `[\x80-\xff]`,
+].join('|'), 'g');
+const FLAGS = { file: '0', 'symbolic-link': '2', folder: '5' };
+function isUtf8(bytes) {
+    return pythonSortKey(bytes) === bytes;
+}
+function encodeHeader({ name, mode, owner, size, mtime, flag, linkName, names }) {
+    const start = asciiField(name, 100) + octal(mode, 8) + owner + octal(size, 12) + mtime;
+    const end = `${flag}${asciiField(linkName, 100)}ustar\x0000${names}`;
+    const header = Buffer.alloc(PYTHON_TAR_BLOCK);
+    header.write(`${start}        ${end}`, 'latin1');
+    let sum = 0;
+    for (const byte of header)
+        sum += byte;
+    header.write(`${sum.toString(8).padStart(6, '0')}\0`, start.length, 'latin1');
+    return header;
+}
+function encodePax(records, header) {
+    const size = records.length;
+    const pax = encodeHeader({
+        name: '././@PaxHeader',
+        mode: 0,
+        owner: octal(0, 8) + octal(0, 8),
+        size,
+        mtime: octal(0, 12),
+        flag: 'x',
+        linkName: '',
+        names: '\0'.repeat(64),
+    });
+    const content = Buffer.alloc(Math.ceil(size / PYTHON_TAR_BLOCK) * PYTHON_TAR_BLOCK);
+    content.write(records, 'latin1');
+    return Buffer.concat([pax, content, header]);
+}
+function textRecord(key, value, limit) {
+    return value.length > limit || !isAscii(value) ? paxRecord(key, value) : '';
+}
+function numberRecord(key, value, digits) {
+    return fitsField(value, digits) ? '' : paxRecord(key, String(value));
+}
+function paxRecord(key, value) {
+    const record = ` ${key}=${value}\n`;
+    let length = record.length;
+    while (length !== record.length + String(length).length)
+        length = record.length + String(length).length;
+    return `${length}${record}`;
+}
+function asciiField(bytes, length) {
+    const text = isAscii(bytes) ? bytes : bytes.replace(NON_ASCII, '?');
+    return text.slice(0, length).padEnd(length, '\0');
+}
+function octal(value, length) {
+    return `${(fitsField(value, length) ? value : 0).toString(8).padStart(length - 1, '0')}\0`;
+}
+function fitsField(value, digits) {
+    return value >= 0 && value < 8 ** (digits - 1);
+}
+
 ;// CONCATENATED MODULE: ./lib/image/tar.js
 
 
@@ -50801,6 +50934,30 @@ const BLOCK = 512;
 function mayBeTar(start) {
     return isTar(start) || (start.length === BLOCK && (isEnd(start) || checksumFits(start)));
 }
+function readTarHeader(block) {
+    const prefix = textField(block, 257, 6) === 'ustar' ? textField(block, 345, 155) : '';
+    const name = textField(block, 0, 100);
+    return {
+        name: prefix === '' ? name : `${prefix}/${name}`,
+        size: numberField(block, 124, 12),
+        flag: String.fromCharCode(block[156] ?? 0),
+        linkName: textField(block, 157, 100),
+    };
+}
+function readOwnership(block) {
+    return {
+        mode: numberField(block, 100, 8),
+        uid: numberField(block, 108, 8),
+        gid: numberField(block, 116, 8),
+        mtime: numberField(block, 136, 12),
+        uname: textField(block, 265, 32),
+        gname: textField(block, 297, 32),
+    };
+}
+function textField(block, start, length) {
+    const end = block.indexOf(0, start);
+    return block.toString('utf8', start, end === -1 || end > start + length ? start + length : end);
+}
 const EXTENSION_LIMIT = 256 * 1024;
 const EXTENSIONS_LIMIT = 100;
 const NAME_LIMIT = 4096;
@@ -50830,14 +50987,8 @@ async function readHeader(reader, archive) {
         throw truncatedTar(archive, 'a header');
     if (!checksumFits(block))
         throw new errors/* ImageError */.C8({ message: `${archive} is damaged: a header in its tar is invalid` });
-    const prefix = textField(block, 257, 6) === 'ustar' ? textField(block, 345, 155) : '';
-    const name = textField(block, 0, 100);
-    return {
-        name: prefix === '' ? name : `${prefix}/${name}`,
-        size: checkedSize(numberField(block, 124, 12), archive),
-        flag: String.fromCharCode(block[156] ?? 0),
-        linkName: textField(block, 157, 100),
-    };
+    const header = readTarHeader(block);
+    return { ...header, size: checkedSize(header.size, archive) };
 }
 function isEnd(block) {
     return block.every((byte) => byte === 0);
@@ -50930,10 +51081,6 @@ async function readContent(reader, size, name, archive) {
 function paddingOf(size) {
     return (BLOCK - (size % BLOCK)) % BLOCK;
 }
-function textField(block, start, length) {
-    const end = block.indexOf(0, start);
-    return block.toString('utf8', start, end === -1 || end > start + length ? start + length : end);
-}
 function numberField(block, start, length) {
     if ((block[start] ?? 0) & 0x80) {
         let value = (block[start] ?? 0) & 0x7f;
@@ -50960,12 +51107,13 @@ function truncatedTar(archive, name) {
 
 
 
+
 async function recipesFromHistory(registry, repository, layers, { comments }) {
     const unknown = layers.map(() => undefined);
     if (comments.length !== layers.length)
         return unknown;
-    const paths = comments.map((comment) => comment && storePathsInHistory(comment));
-    const [smallest] = layers.filter((_, at) => paths[at] && at < layers.length - 1).sort((a, b) => a.size - b.size);
+    const paths = comments.map((comment) => storePathsOfLayer(comment ?? ''));
+    const [smallest] = layers.filter((_, at) => paths[at]).sort((a, b) => a.size - b.size);
     if (smallest === undefined || smallest.size > LAYER_LIMIT)
         return unknown;
     const blob = await registry.getBlob(repository, smallest.digest, LAYER_LIMIT);
@@ -50973,6 +51121,10 @@ async function recipesFromHistory(registry, repository, layers, { comments }) {
     if (attributes === undefined)
         return unknown;
     return paths.map((of) => (of ? recipeDigest({ ...attributes, paths: of }) : undefined));
+}
+function storePathsOfLayer(comment) {
+    const paths = storePathsInHistory(comment);
+    return paths?.some(isRootLayer) ? undefined : paths;
 }
 const LAYER_LIMIT = 1024 * 1024;
 async function attributesIn(blob, name) {
@@ -50989,17 +51141,14 @@ async function attributesIn(blob, name) {
     }
 }
 function attributesOf(header) {
-    const text = (at, length) => header.toString('utf8', at, at + length).replace(/\0.*$/s, '');
-    const number = (at, length) => {
-        const digits = text(at, length).trim();
-        return /^[0-7]+$/.test(digits) ? Number.parseInt(digits, 8) : undefined;
-    };
-    const [storeFolderMode, uid, gid, mtime] = [number(100, 8), number(108, 8), number(116, 8), number(136, 12)];
-    if (text(0, 100) !== '/nix/' || (storeFolderMode !== 0o755 && storeFolderMode !== 0o555))
+    if (header.length < BLOCK)
         return undefined;
-    if (uid === undefined || gid === undefined || mtime === undefined)
+    const { mode, uid, gid, mtime, uname, gname } = readOwnership(header);
+    if (mode !== 0o755 && mode !== 0o555)
         return undefined;
-    return { mtime, uid, gid, uname: text(265, 32), gname: text(297, 32), storeDir: (0,store_path/* storeFolder */.IS)(), storeFolderMode };
+    const attributes = { mtime, uid, gid, uname, gname, storeDir: (0,store_path/* storeFolder */.IS)(), storeFolderMode: mode };
+    const folder = { type: 'folder', name: '/nix', mode, size: 0, linkName: '' };
+    return createHeaderEncoder(attributes)(folder).equals(header) ? attributes : undefined;
 }
 
 ;// CONCATENATED MODULE: ./lib/cache/previous-image.js
@@ -51054,8 +51203,9 @@ function reusableIn(published, diffId, images, isUsable) {
         .find(({ repositories }) => images.every((image) => repositories.some(({ host }) => host === image.host)));
 }
 async function findPublished(registry, earlier, images, platform, log) {
-    const found = await readReusable(earlier, log, (one) => readLayersOf(registry, one, platform));
-    const own = found.filter(({ repository }) => images.some((image) => (0,oci_reference/* sameRepository */.RB)(image, repository)));
+    const isOwn = (repository) => images.some((image) => (0,oci_reference/* sameRepository */.RB)(image, repository));
+    const found = await readReusable(earlier, log, (one) => readLayersOf(registry, one, platform, isOwn(one.reference.repository)));
+    const own = found.filter(({ repository }) => isOwn(repository));
     const made = new Map(own.flatMap(({ layers }) => layers.flatMap(({ recipe, diffId }) => (recipe ? [[recipe, diffId]] : []))));
     const known = Map.groupBy(found.flatMap(({ layers }) => layers), ({ diffId, digest }) => `${diffId} ${digest}`);
     const blobs = Map.groupBy([...known.values()].flatMap(mergeRepositories), ({ diffId }) => diffId);
@@ -51069,7 +51219,7 @@ async function findPublished(registry, earlier, images, platform, log) {
 function mergeRepositories(same) {
     return same.slice(0, 1).map((first) => ({ ...first, repositories: same.flatMap((one) => one.repositories) }));
 }
-async function readLayersOf(registry, { reference, stored, content }, platform) {
+async function readLayersOf(registry, { reference, stored, content }, platform, trusted) {
     const { repository } = reference;
     const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform);
     if (image === undefined)
@@ -51085,7 +51235,7 @@ async function readLayersOf(registry, { reference, stored, content }, platform) 
     if (diffIds.length !== manifest.layers.length)
         throw new errors/* ReuseError */.FB({ message: 'has a config that does not match its manifest' });
     const annotated = manifest.layers.map(({ annotations = {} }) => recipeOf(annotations));
-    const recipes = annotated.some((recipe) => recipe !== undefined)
+    const recipes = annotated.some((recipe) => recipe !== undefined) || !trusted
         ? annotated
         : await recipesFromHistory(registry, repository, manifest.layers, config);
     const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
@@ -51101,6 +51251,68 @@ async function imageIn({ manifests }, registry, repository, platform) {
 
 // EXTERNAL MODULE: ./lib/nix/system.js
 var nix_system = __nccwpck_require__(15294);
+;// CONCATENATED MODULE: ./lib/sbom/attestation.js
+
+
+
+
+const SPDX = 'https://spdx.dev/Document';
+const STATEMENT = 'application/vnd.in-toto+json';
+const ATTESTATION = 'application/vnd.docker.attestation.manifest.v1+json';
+function sbomAttestation({ name, ...subject }, document) {
+    const [, sha256 = ''] = subject.digest.split(':');
+    const statement = Buffer.from(`{"_type":"https://in-toto.io/Statement/v1","subject":${JSON.stringify([{ name, digest: { sha256 } }])},"predicateType":"${SPDX}","predicate":${document}}`);
+    const manifest = Buffer.from(JSON.stringify({
+        schemaVersion: 2,
+        mediaType: oci_manifest/* OCI_MANIFEST */.EG,
+        artifactType: ATTESTATION,
+        config: {
+            mediaType: 'application/vnd.oci.empty.v1+json',
+            digest: (0,oci_reference/* digestOf */.ol)(oci_manifest/* EMPTY_CONFIG */.$v),
+            size: oci_manifest/* EMPTY_CONFIG */.$v.length,
+            data: oci_manifest/* EMPTY_CONFIG */.$v.toString('base64'),
+        },
+        layers: [
+            {
+                mediaType: STATEMENT,
+                digest: (0,oci_reference/* digestOf */.ol)(statement),
+                size: statement.length,
+                annotations: { 'in-toto.io/predicate-type': SPDX },
+            },
+        ],
+        subject,
+    }));
+    return { digest: (0,oci_reference/* digestOf */.ol)(manifest), manifest, statement };
+}
+function attestationAnnotations(image) {
+    return { 'vnd.docker.reference.type': 'attestation-manifest', 'vnd.docker.reference.digest': image };
+}
+const ATTESTATION_MANIFEST = dist/* object */.Ikc({
+    artifactType: dist/* literal */.euz(ATTESTATION),
+    subject: dist/* object */.Ikc({ digest: oci_reference/* DIGEST */.Dh }),
+    layers: dist/* array */.YOg(dist/* object */.Ikc({
+        digest: oci_reference/* DIGEST */.Dh,
+        annotations: dist/* optional */.lqM(dist/* record */.g1P(dist/* string */.YjP(), dist/* string */.YjP()), {}),
+    })),
+});
+function findStatement(manifest, image) {
+    const read = (0,lib_json/* readJson */.V)(ATTESTATION_MANIFEST, manifest);
+    if (!read.ok || read.value.subject.digest !== image)
+        return undefined;
+    return read.value.layers.find(({ annotations }) => annotations['in-toto.io/predicate-type'] === SPDX)?.digest;
+}
+const SBOM_STATEMENT = dist/* object */.Ikc({ predicateType: dist/* literal */.euz(SPDX), predicate: dist/* looseObject */._H3({}) });
+function documentIn(statement) {
+    const read = (0,lib_json/* readJson */.V)(SBOM_STATEMENT, statement);
+    return read.ok ? Buffer.from(JSON.stringify(read.value.predicate)) : undefined;
+}
+function renameDocument(document, before, after) {
+    return Buffer.from(document.toString().replaceAll(hexOf(before), hexOf(after)));
+}
+function hexOf(digest) {
+    return digest.slice('sha256:'.length);
+}
+
 ;// CONCATENATED MODULE: ./lib/cache/unchanged.js
 
 
@@ -51111,7 +51323,8 @@ var nix_system = __nccwpck_require__(15294);
 
 
 
-async function lookForUnchanged(question, earlier, registry, log, evaluate) {
+
+async function lookForUnchanged(question, earlier, registry, log, storePath) {
     const { system, installable, images, labels, format, rebuild, sbom } = question;
     if (rebuild)
         return undefined;
@@ -51119,7 +51332,6 @@ async function lookForUnchanged(question, earlier, registry, log, evaluate) {
     const indexes = ownIndexes(earlier, images);
     if (!namesStorePath(indexes, platform))
         return undefined;
-    const storePath = await evaluate();
     if (storePath === undefined) {
         log.info(`Can't check whether ${installable.name} is already published: its store path is not known before the build`);
         return undefined;
@@ -51175,8 +51387,8 @@ async function checkUnchanged(registry, repository, { digest, annotations = {} }
         return `its layers are not compressed with ${format}`;
     return lacksSbom(image, wanted) ? 'it has no SBOM yet' : { image, info };
 }
-function lacksSbom({ attestations, configBytes }, { sbom, format }) {
-    if (!sbom || attestations.length > 0)
+function lacksSbom({ digest, attestations, configBytes }, { sbom, format }) {
+    if (!sbom || attestations.some(({ manifest }) => findStatement(manifest.bytes, digest) !== undefined))
         return false;
     return format !== undefined && namesAllStorePaths((0,oci_manifest/* parseConfig */.o4)(configBytes, 'its config'));
 }
@@ -51191,10 +51403,34 @@ function formatKeys(keys) {
     return `${keys.length === 1 ? 'label' : 'labels'} ${(0,lib_text/* sanitizeLine */.g$)(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`;
 }
 
+;// CONCATENATED MODULE: ./lib/sbom/store-name.js
+
+function splitStoreName(name, deriver) {
+    const derivation = deriver &&
+        (0,external_node_path_.basename)(deriver)
+            .slice(HASH_LENGTH + 1)
+            .replace(/\.drv$/, '');
+    if (derivation === name)
+        return { ...splitVersion(name), output: 'out' };
+    if (derivation && name.startsWith(`${derivation}-`))
+        return { ...splitVersion(derivation), output: name.slice(derivation.length + 1) };
+    const split = splitVersion(name);
+    const [, version, output] = USUAL_OUTPUT.exec(split.version ?? '') ?? [];
+    return output === undefined ? { ...split, output: undefined } : { pname: split.pname, version, output };
+}
+const HASH_LENGTH = 32;
+const USUAL_OUTPUT = /^(.*\d.*)-(bin|data|debug|dev|devdoc|devman|dist|doc|getent|info|lib|libgcc|man|modules|plugins|py|python|scripts|static|terminfo|tools)$/;
+function splitVersion(name) {
+    const [, pname = name, version] = /^(.+?)-([^A-Za-z].*)$/s.exec(name) ?? [];
+    return { pname, version };
+}
+
 ;// CONCATENATED MODULE: ./lib/changes/packages.js
+
+
 function compareStorePaths(before, after) {
     const [old, current] = [packagesIn(before), packagesIn(after)];
-    const names = [...new Set([...old.keys(), ...current.keys()])].sort(byText);
+    const names = [...new Set([...old.keys(), ...current.keys()])].sort(lib_text/* compareText */.n6);
     const changes = names.map((name) => compareVersionsOf(name, old.get(name) ?? NONE, current.get(name) ?? NONE));
     return {
         added: changes.flatMap(({ added }) => added),
@@ -51203,21 +51439,15 @@ function compareStorePaths(before, after) {
         rebuilt: changes.reduce((sum, { rebuilt }) => sum + rebuilt, 0),
     };
 }
-function splitPackageName(name) {
-    const [, first = name, rest = ''] = /^(.*?)-(?![A-Za-z])(.+)$/.exec(name) ?? [];
-    const [, version = rest, output = 'out'] = OUTPUT.exec(rest) ?? [];
-    return { name: first, version, output };
-}
-const OUTPUT = /^(.+)-(bin|lib|dev|man|doc|devdoc|devman|info|static|data|debug|getent|libgcc|dist|python|py|tools|terminfo|modules|plugins|scripts)$/;
 const NONE = new Map();
 function packagesIn(paths) {
     const files = paths.map((path) => {
         const file = path.slice(path.lastIndexOf('/') + 1);
-        return { file, ...splitPackageName(file.slice(HASH_LENGTH + 1)) };
+        const { pname, version = '', output = 'out' } = splitStoreName(file.slice(HASH_LENGTH + 1), undefined);
+        return { file, name: pname, version, output };
     });
     return grouped(files, ({ name }) => name, (ofName) => grouped(ofName, ({ version }) => version, (ofVersion) => grouped(ofVersion, ({ output }) => output, (same) => new Set(same.map(({ file }) => file)))));
 }
-const HASH_LENGTH = 32;
 function grouped(items, key, collect) {
     return new Map([...Map.groupBy(items, key)].map(([name, group]) => [name, collect(group)]));
 }
@@ -51239,7 +51469,7 @@ function compareVersionsOf(name, before, after) {
     };
 }
 function compareOutputs(before, after) {
-    const only = (some, other) => [...some.keys()].filter((output) => !other.has(output)).sort(byText);
+    const only = (some, other) => [...some.keys()].filter((output) => !other.has(output)).sort(lib_text/* compareText */.n6);
     const rebuilt = [...before].some(([output, files]) => {
         const now = after.get(output);
         return now !== undefined && (files.size !== now.size || [...files].some((file) => !now.has(file)));
@@ -51279,14 +51509,11 @@ function byVersion(one, other) {
         const against = others[at];
         if (against === undefined)
             return 1;
-        const order = Number(component) - Number(against) || byText(component, against);
+        const order = Number(component) - Number(against) || (0,lib_text/* compareText */.n6)(component, against);
         if (order !== 0)
             return order;
     }
-    return some.length - others.length || byText(one, other);
-}
-function byText(one, other) {
-    return one < other ? -1 : one > other ? 1 : 0;
+    return some.length - others.length || (0,lib_text/* compareText */.n6)(one, other);
 }
 
 ;// CONCATENATED MODULE: ./lib/changes/image-changes.js
@@ -51376,6 +51603,7 @@ var markdown = __nccwpck_require__(45162);
 
 
 
+
 function logChanges({ against, platforms }, log) {
     const name = (0,oci_reference/* formatReference */.FH)(against);
     for (const { platform, packages, size } of platforms) {
@@ -51410,7 +51638,7 @@ function describeChanges({ against, platforms }) {
     ];
 }
 function describePlatform({ platform, packages, size }, sized) {
-    const counts = packages ? countsOf(packages).map(({ count }) => String(count)) : ['not known', '', '', ''];
+    const counts = packages ? countsOf(packages).map(({ count }) => String(count)) : ['unknown', '', '', ''];
     return [(0,oci_platform/* formatPlatform */.Bq)(platform), ...counts, ...(sized ? [size ? formatSizes(size) : ''] : [])];
 }
 function describePackages(same) {
@@ -51455,14 +51683,8 @@ function formatSizes({ before, after }) {
 }
 function serializeChanges(changes) {
     const { platforms } = changes ?? { platforms: [] };
-    for (let most = LIST_LIMIT;; most = Math.floor(most / 2)) {
-        const json = JSON.stringify(platforms.map((one) => serializablePlatform(one, most)));
-        if (json.length <= JSON_LIMIT || most === 0)
-            return json;
-    }
+    return (0,lib_json/* serializeShortened */.j)((most) => platforms.map((one) => serializablePlatform(one, most)));
 }
-const JSON_LIMIT = 100_000;
-const LIST_LIMIT = 4096;
 function serializablePlatform({ system, platform, packages, size }, most) {
     return {
         system,
@@ -53333,7 +53555,7 @@ function unsupportedNumber(json) {
     for (const [token] of json.matchAll(STRING_OR_NUMBER)) {
         if (token.startsWith('"') || (/^-?\d+$/.test(token) && Number.isSafeInteger(Number(token))))
             continue;
-        return `its description has the number ${(0,lib_text/* sanitizeLine */.g$)(token.slice(0, 30))}, which is not a whole number of up to 15 digits`;
+        return `its description has the number ${(0,lib_text/* sanitizeLine */.g$)(token.slice(0, 30))}, which is not an integer that JavaScript represents exactly`;
     }
     return undefined;
 }
@@ -53579,12 +53801,13 @@ function formatJson(value) {
 ;// CONCATENATED MODULE: ./lib/image/go-tar.js
 
 
+
 function goTarHeader(entry) {
     const records = paxRecords(entry);
     const split = splitName(entry.name);
     if (records.every(([key]) => key === 'path' && split !== undefined))
         return split === undefined ? ustarHeader(entry, '') : ustarHeader({ ...entry, name: split.rest }, split.prefix);
-    const content = Buffer.from(records.map(([key, value]) => paxRecord(key, value)).join(''), 'latin1');
+    const content = Buffer.from(records.map(([key, value]) => go_tar_paxRecord(key, value)).join(''), 'latin1');
     return Buffer.concat([
         paxHeader(entry.name, content.length),
         content,
@@ -53605,21 +53828,21 @@ function paxRecords(entry) {
     const records = [];
     if (entry.gid > ID_LIMIT)
         records.push(['gid', String(entry.gid)]);
-    if (!fitsField(entry.groupName, USER))
+    if (!go_tar_fitsField(entry.groupName, USER))
         records.push(['gname', entry.groupName]);
-    if (!fitsField(entry.linkName, go_tar_NAME))
+    if (!go_tar_fitsField(entry.linkName, go_tar_NAME))
         records.push(['linkpath', entry.linkName]);
-    if (!fitsField(entry.name, go_tar_NAME))
+    if (!go_tar_fitsField(entry.name, go_tar_NAME))
         records.push(['path', entry.name]);
     if (entry.size > SIZE_LIMIT)
         records.push(['size', String(entry.size)]);
     if (entry.uid > ID_LIMIT)
         records.push(['uid', String(entry.uid)]);
-    if (!fitsField(entry.userName, USER))
+    if (!go_tar_fitsField(entry.userName, USER))
         records.push(['uname', entry.userName]);
     return records;
 }
-function fitsField(text, size) {
+function go_tar_fitsField(text, size) {
     return text.length <= size && isAscii(text);
 }
 function splitName(name) {
@@ -53631,7 +53854,7 @@ function splitName(name) {
         return undefined;
     return { prefix: name.slice(0, at), rest };
 }
-function paxRecord(key, value) {
+function go_tar_paxRecord(key, value) {
     const rest = ` ${key}=${value}\n`;
     const length = rest.length + String(rest.length).length;
     return `${rest.length + String(length).length}${rest}`;
@@ -53646,10 +53869,10 @@ function paxHeader(name, size) {
     putOctal(block, 116, 8, 0);
     putOctal(block, 124, 12, size);
     putOctal(block, 136, 12, 0);
-    block[156] = FLAGS.pax;
+    block[156] = go_tar_FLAGS.pax;
     return finishBlock(block);
 }
-const FLAGS = { file: 0x30, folder: 0x35, 'symbolic-link': 0x32, pax: 0x78 };
+const go_tar_FLAGS = { file: 0x30, folder: 0x35, 'symbolic-link': 0x32, pax: 0x78 };
 function ustarHeader(entry, prefix) {
     const block = Buffer.alloc(BLOCK);
     putText(block, 0, go_tar_NAME, entry.name);
@@ -53658,7 +53881,7 @@ function ustarHeader(entry, prefix) {
     putOctal(block, 116, 8, entry.gid > ID_LIMIT ? 0 : entry.gid);
     putOctal(block, 124, 12, entry.size > SIZE_LIMIT ? 0 : entry.size);
     putOctal(block, 136, 12, entry.modified);
-    block[156] = FLAGS[entry.type];
+    block[156] = go_tar_FLAGS[entry.type];
     putText(block, 157, go_tar_NAME, entry.linkName);
     putText(block, 265, USER, asciiOf(entry.userName));
     putText(block, 297, USER, asciiOf(entry.groupName));
@@ -53686,9 +53909,6 @@ function cutSlashes(text, size) {
 function putOctal(block, at, size, value) {
     block.write(value.toString(8).padStart(size - 1, '0'), at, size - 1, 'latin1');
 }
-function isAscii(text) {
-    return !/[\x80-\xff]/.test(text);
-}
 function asciiOf(text) {
     return text.replace(/[\x80-\xff]/g, '');
 }
@@ -53699,8 +53919,12 @@ function asciiOf(text) {
 
 
 
+
+function createLayerTree(limit) {
+    return { root: {}, limit, count: 0 };
+}
 const FILES_PER_TURN = 1000;
-async function addStorePath(root, { path, rewrite, perms }, place) {
+async function addStorePath(tree, { path, rewrite, perms }, place) {
     const expression = rewrite && compile(rewrite.regex);
     const storePath = {
         path: bytesOf(path),
@@ -53710,10 +53934,11 @@ async function addStorePath(root, { path, rewrite, perms }, place) {
     };
     const pending = [storePath.path];
     for (let path = pending.pop(), count = 1; path !== undefined; path = pending.pop(), count++) {
+        countFile(tree);
         const file = lookUp(path, storePath);
         const name = expression ? bytesOf(goReplaceAll(expression, textOf(path), rewrite.repl)) : path;
         if (name !== '')
-            addFile(root, name, file);
+            addFile(tree.root, name, file);
         if (typeOf(file) === 'folder')
             for (const child of listNames(file).sort().reverse())
                 pending.push(`${path}/${child}`);
@@ -53732,6 +53957,11 @@ function* walkTree({ children }, path) {
             yield* walkTree(node, name);
     }
 }
+function countFile(tree) {
+    tree.count++;
+    if (tree.count > tree.limit)
+        throw new errors/* ImageError */.C8({ message: `a layer of the image has more than ${tree.limit} files` });
+}
 function addFile(root, name, file) {
     let node = root;
     for (const part of partsOf(name)) {
@@ -53745,8 +53975,8 @@ function addFile(root, name, file) {
     }
     if (node.file !== undefined && !canReplace(node.file, file))
         throw new errors/* ImageError */.C8({
-            message: `Two store paths have different files for ${textOrBytes(name)} in the image`,
-            detail: `${textOrBytes(node.file.path)} and ${textOrBytes(file.path)}`,
+            message: `Two store paths have different files for ${displayName(name)} in the image`,
+            detail: `${displayName(node.file.path)} and ${displayName(file.path)}`,
         });
     node.file = file;
 }
@@ -53771,7 +54001,7 @@ function typeOf({ path, mode }) {
         case external_node_fs_.constants.S_IFLNK:
             return 'symbolic-link';
         default:
-            throw new errors/* ImageError */.C8({ message: `${textOrBytes(path)} is neither a file, a folder nor a link` });
+            throw new errors/* ImageError */.C8({ message: `${displayName(path)} is neither a file, a folder nor a link` });
     }
 }
 function lookUp(path, storePath) {
@@ -53793,7 +54023,7 @@ function orUnreadable(file, call) {
     }
 }
 function nix2container_tree_unreadable({ path }, cause) {
-    return new errors/* FileError */.f6({ message: `${textOrBytes(path)} can't be read`, detail: (0,errors/* messageOf */.bD)(cause), cause });
+    return new errors/* FileError */.f6({ message: `${displayName(path)} can't be read`, detail: (0,errors/* messageOf */.bD)(cause), cause });
 }
 function compile(source) {
     const expression = goRegExp(source);
@@ -53801,23 +54031,19 @@ function compile(source) {
         throw new Error('the description was parsed with this expression');
     return expression;
 }
-function bytesOf(text) {
-    return Buffer.from(text).toString('latin1');
-}
 function textOf(bytes) {
     try {
         return UTF8.decode(Buffer.from(bytes, 'latin1'));
     }
     catch (cause) {
-        throw new errors/* ImageError */.C8({ message: `The name of ${textOrBytes(bytes)} is not UTF-8`, cause });
+        throw new errors/* ImageError */.C8({ message: `The name of ${displayName(bytes)} is not UTF-8`, cause });
     }
 }
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-function textOrBytes(bytes) {
-    return Buffer.from(bytes, 'latin1').toString();
-}
 
 ;// CONCATENATED MODULE: ./lib/image/nix2container-layer.js
+
+
 
 
 
@@ -53832,11 +54058,12 @@ async function* readNix2containerLayer({ content }, store) {
         yield* contentOf(await openRegularFile((0,store_path/* placeOnDisk */.sV)(content.path, store), store.place), content.path);
         return;
     }
-    const root = {};
+    const tree = createLayerTree(FILES_LIMIT);
     for (const path of content.paths)
-        await addStorePath(root, path, (0,store_path/* placeOnDisk */.sV)(path.path, store));
-    yield* inChunks(tarPieces(root));
+        await addStorePath(tree, path, (0,store_path/* placeOnDisk */.sV)(path.path, store));
+    yield* inChunks(tarPieces(tree.root));
 }
+const FILES_LIMIT = 1_000_000;
 const nix2container_layer_CHUNK = 1024 * 1024;
 const SMALL = 128 * 1024;
 async function* inChunks(pieces) {
@@ -53858,6 +54085,7 @@ async function* inChunks(pieces) {
                 continue;
             yield chunk;
             filled = 0;
+            await (0,promises_.setImmediate)();
         }
     }
     if (filled > 0)
@@ -53954,7 +54182,7 @@ function readTarget(file) {
     return orUnreadable(file, () => (0,external_node_fs_.readlinkSync)(placeOf(file), 'latin1'));
 }
 function shrunk({ path }) {
-    return new errors/* FileError */.f6({ message: `${textOrBytes(path)} became shorter while it was read` });
+    return new errors/* FileError */.f6({ message: `${displayName(path)} became shorter while it was read` });
 }
 
 ;// CONCATENATED MODULE: ./lib/image/source.js
@@ -54112,123 +54340,8 @@ const KNOWN_STARTS = [
     ['68737173', 'a file system (squashfs)'],
 ];
 
-;// CONCATENATED MODULE: ./lib/image/python-tar.js
-
-const PYTHON_TAR_BLOCK = 512;
-const PYTHON_TAR_RECORD = 20 * PYTHON_TAR_BLOCK;
-function createHeaderEncoder(attributes) {
-    const { mtime, uid, gid } = attributes;
-    assertValid({ mtime, uid, gid, uname: attributes.uname, gname: attributes.gname });
-    const uname = Buffer.from(attributes.uname).toString('latin1');
-    const gname = Buffer.from(attributes.gname).toString('latin1');
-    const owner = textRecord('uname', uname, 32) + textRecord('gname', gname, 32);
-    const ids = numberRecord('uid', uid, 8) + numberRecord('gid', gid, 8);
-    const time = numberRecord('mtime', mtime, 12);
-    const shared = {
-        owner: octal(uid, 8) + octal(gid, 8),
-        mtime: octal(mtime, 12),
-        names: asciiField(uname, 32) + asciiField(gname, 32),
-    };
-    return (member) => {
-        const name = member.type === 'folder' ? `${member.name}/` : member.name;
-        const { linkName, size } = member;
-        const texts = textRecord('path', name, 100) + textRecord('linkpath', linkName, 100);
-        const records = texts + owner + ids + numberRecord('size', size, 12) + time;
-        const header = encodeHeader({
-            ...shared,
-            name,
-            mode: member.mode & 0o7777,
-            size,
-            flag: python_tar_FLAGS[member.type],
-            linkName,
-        });
-        if (records === '')
-            return header;
-        return encodePax(isUtf8(texts) ? records : `21 hdrcharset=BINARY\n${records}`, header);
-    };
-}
-function assertValid(attributes) {
-    for (const [key, value] of Object.entries(attributes))
-        if (typeof value === 'string' ? !value.isWellFormed() : !Number.isSafeInteger(value))
-            throw new errors/* ImageError */.C8({ message: `The ${key} of an image's layers is invalid: ${JSON.stringify(value)}` });
-}
-function pythonSortKey(name) {
-    return name.replace(NON_ASCII, (sequence) => {
-        if (sequence.length > 1)
-            return sequence;
-        const byte = sequence.charCodeAt(0);
-        return `\xed${String.fromCharCode(0xb0 | (byte >> 6), 0x80 | (byte & 0x3f))}`;
-    });
-}
-const NON_ASCII = new RegExp([
-    String.raw `[\xc2-\xdf][\x80-\xbf]`,
-    String.raw `\xe0[\xa0-\xbf][\x80-\xbf]`,
-    String.raw `[\xe1-\xec\xee\xef][\x80-\xbf]{2}`,
-    String.raw `\xed[\x80-\x9f][\x80-\xbf]`,
-    String.raw `\xf0[\x90-\xbf][\x80-\xbf]{2}`,
-    String.raw `[\xf1-\xf3][\x80-\xbf]{3}`,
-    String.raw `\xf4[\x80-\x8f][\x80-\xbf]{2}`,
-    String.raw `[\x80-\xff]`,
-].join('|'), 'g');
-const python_tar_FLAGS = { file: '0', 'symbolic-link': '2', folder: '5' };
-function isUtf8(bytes) {
-    return pythonSortKey(bytes) === bytes;
-}
-function python_tar_isAscii(bytes) {
-    return !/[\x80-\xff]/.test(bytes);
-}
-function encodeHeader({ name, mode, owner, size, mtime, flag, linkName, names }) {
-    const start = asciiField(name, 100) + octal(mode, 8) + owner + octal(size, 12) + mtime;
-    const end = `${flag}${asciiField(linkName, 100)}ustar\x0000${names}`;
-    const header = Buffer.alloc(PYTHON_TAR_BLOCK);
-    header.write(`${start}        ${end}`, 'latin1');
-    let sum = 0;
-    for (const byte of header)
-        sum += byte;
-    header.write(`${sum.toString(8).padStart(6, '0')}\0`, start.length, 'latin1');
-    return header;
-}
-function encodePax(records, header) {
-    const size = records.length;
-    const pax = encodeHeader({
-        name: '././@PaxHeader',
-        mode: 0,
-        owner: octal(0, 8) + octal(0, 8),
-        size,
-        mtime: octal(0, 12),
-        flag: 'x',
-        linkName: '',
-        names: '\0'.repeat(64),
-    });
-    const content = Buffer.alloc(Math.ceil(size / PYTHON_TAR_BLOCK) * PYTHON_TAR_BLOCK);
-    content.write(records, 'latin1');
-    return Buffer.concat([pax, content, header]);
-}
-function textRecord(key, value, limit) {
-    return value.length > limit || !python_tar_isAscii(value) ? python_tar_paxRecord(key, value) : '';
-}
-function numberRecord(key, value, digits) {
-    return python_tar_fitsField(value, digits) ? '' : python_tar_paxRecord(key, String(value));
-}
-function python_tar_paxRecord(key, value) {
-    const record = ` ${key}=${value}\n`;
-    let length = record.length;
-    while (length !== record.length + String(length).length)
-        length = record.length + String(length).length;
-    return `${length}${record}`;
-}
-function asciiField(bytes, length) {
-    const text = python_tar_isAscii(bytes) ? bytes : bytes.replace(NON_ASCII, '?');
-    return text.slice(0, length).padEnd(length, '\0');
-}
-function octal(value, length) {
-    return `${(python_tar_fitsField(value, length) ? value : 0).toString(8).padStart(length - 1, '0')}\0`;
-}
-function python_tar_fitsField(value, digits) {
-    return value >= 0 && value < 8 ** (digits - 1);
-}
-
 ;// CONCATENATED MODULE: ./lib/image/store-layer.js
+
 
 
 
@@ -54244,8 +54357,8 @@ const ZEROS = Buffer.alloc(PYTHON_TAR_RECORD);
 function* layerChunks(recipe, place) {
     const layer = {
         encodeHeader: createHeaderEncoder(recipe),
-        place: byteString(place),
-        replaced: byteString(recipe.storeDir).length,
+        place: bytesOf(place),
+        replaced: bytesOf(recipe.storeDir).length,
         buffer: Buffer.allocUnsafeSlow(store_layer_CHUNK + 1),
         filled: 0,
         written: 0,
@@ -54254,7 +54367,7 @@ function* layerChunks(recipe, place) {
         yield* append(layer, layer.encodeHeader({ type: 'folder', name, mode: recipe.storeFolderMode, size: 0, linkName: '' }));
     for (const storePath of recipe.paths) {
         assertInStore(storePath, recipe.storeDir);
-        const path = byteString(storePath);
+        const path = bytesOf(storePath);
         const type = attempt(path, () => (0,external_node_fs_.lstatSync)(onDisk(layer, path)));
         yield* appendEntry(layer, path, type);
     }
@@ -54272,7 +54385,7 @@ function* appendEntry(layer, path, type) {
         yield* appendLink(layer, path);
     else
         throw new errors/* ImageError */.C8({
-            message: `${readable(path)} is a pipe, a socket or a device, which can't be in the Nix store`,
+            message: `${displayName(path)} is a pipe, a socket or a device, which can't be in the Nix store`,
             hint: REPAIR,
         });
 }
@@ -54355,13 +54468,7 @@ function assertInStore(path, storeDir) {
 }
 function onDisk({ place, replaced }, path) {
     const bytes = place + path.slice(replaced);
-    return python_tar_isAscii(bytes) ? bytes : Buffer.from(bytes, 'latin1');
-}
-function byteString(text) {
-    return Buffer.from(text).toString('latin1');
-}
-function readable(path) {
-    return Buffer.from(path, 'latin1').toString();
+    return isAscii(bytes) ? bytes : Buffer.from(bytes, 'latin1');
 }
 function attempt(path, read) {
     try {
@@ -54369,7 +54476,7 @@ function attempt(path, read) {
     }
     catch (error) {
         throw new errors/* ImageError */.C8({
-            message: `${readable(path)}, which a layer of the image includes, can't be read`,
+            message: `${displayName(path)}, which a layer of the image includes, can't be read`,
             detail: (0,errors/* messageOf */.bD)(error),
             hint: REPAIR,
             cause: error,
@@ -54379,7 +54486,7 @@ function attempt(path, read) {
 const REPAIR = 'Check the store with `nix-store --verify --check-contents --repair`, or build again on a new runner.';
 function changed(path) {
     return new errors/* ImageError */.C8({
-        message: `${readable(path)} changed while it was read`,
+        message: `${displayName(path)} changed while it was read`,
         hint: 'Remove the step that writes to the Nix store or collects garbage while this step runs.',
     });
 }
@@ -54914,52 +55021,10 @@ function contentsOfFolder(path, root) {
 
 
 
-
-
 function openImage(source, options = {}) {
-    return openImageReader(readSource(source, options));
-}
-function readSource(source, options) {
-    const { format, path, root, layered } = source;
-    if (layered !== undefined)
-        return readLayered(layered);
-    return format === 'layout' ? readLayoutFolder(path, root, options.platform) : readArchiveAt(source, options);
-}
-async function* readLayered({ layers, base, image }) {
-    const baseImage = base && (yield* readBase(base));
-    const diffIds = [];
-    for (const { name, diffId, content } of layers) {
-        const hashed = diffId === undefined ? hashWhileRead(content) : { content, digest: async () => diffId };
-        yield { name, size: 0, content: hashed.content };
-        diffIds.push(await hashed.digest());
-    }
-    return image(diffIds, baseImage);
-}
-function hashWhileRead(content) {
-    const sha256 = (0,external_node_crypto_.createHash)('sha256');
-    let complete = false;
-    async function* hashed() {
-        for await (const chunk of content()) {
-            sha256.update(chunk);
-            yield chunk;
-        }
-        complete = true;
-    }
-    async function digest() {
-        if (!complete)
-            for await (const _ of hashed())
-                ;
-        return `sha256:${sha256.digest('hex')}`;
-    }
-    return { content: hashed, digest };
-}
-async function* readBase(base) {
-    try {
-        return yield* readSource(base, {});
-    }
-    catch (error) {
-        throw baseProblem(error);
-    }
+    const { format, path, root } = source;
+    const reader = format === 'layout' ? readLayoutFolder(path, root, options.platform) : readArchiveAt(source, options);
+    return openImageReader(reader);
 }
 async function readImage(source, options = {}) {
     return openImage(source, options).image();
@@ -55060,8 +55125,8 @@ function createNameReader(onName) {
     let extension = {};
     let ended = false;
     function onHeader() {
-        const type = String.fromCharCode(block[156] ?? 0);
-        const size = numberIn(block);
+        const { flag: type, size: listed, name } = readTarHeader(block);
+        const size = Number.isNaN(listed) ? 0 : listed;
         ended = block.equals(END);
         if ('xL'.includes(type) && size > 0 && size <= tar_names_EXTENSION_LIMIT) {
             buffer = Buffer.alloc(paddedSize(size));
@@ -55070,10 +55135,10 @@ function createNameReader(onName) {
         else if ('xgLK'.includes(type))
             skip = paddedSize(size);
         else if (!ended)
-            onEntry(type, size);
+            onEntry(type, name, size);
     }
-    function onEntry(type, size) {
-        onName(extension.name ?? nameIn(block));
+    function onEntry(type, name, size) {
+        onName(extension.name ?? name);
         skip = '123456'.includes(type) ? 0 : paddedSize(extension.size ?? size);
         extension = {};
     }
@@ -55083,7 +55148,10 @@ function createNameReader(onName) {
             onHeader();
             return;
         }
-        extension = { ...extension, ...(kept.type === 'L' ? { name: textIn(kept.content, 0) } : paxFields(kept.content)) };
+        extension = {
+            ...extension,
+            ...(kept.type === 'L' ? { name: textField(kept.content, 0, kept.content.length) } : paxFields(kept.content)),
+        };
         kept = undefined;
         buffer = block;
     }
@@ -55103,11 +55171,6 @@ function createNameReader(onName) {
 function paddedSize(size) {
     return Math.ceil(size / BLOCK) * BLOCK;
 }
-function nameIn(header) {
-    const name = textIn(header, 0, 100);
-    const prefix = textIn(header, 257, 6) === 'ustar' ? textIn(header, 345, 155) : '';
-    return prefix === '' ? name : `${prefix}/${name}`;
-}
 function paxFields(content) {
     let fields = {};
     for (let at = 0; at < content.length;) {
@@ -55123,16 +55186,6 @@ function paxFields(content) {
         at += length;
     }
     return fields;
-}
-function textIn(bytes, at, length = bytes.length) {
-    const end = bytes.indexOf(0, at);
-    return bytes.toString('utf8', at, end < 0 || end > at + length ? at + length : end);
-}
-function numberIn(header) {
-    if ((header[124] ?? 0) & 0x80)
-        return header.readUIntBE(130, 6);
-    const size = Number.parseInt(textIn(header, 124, 12).trim(), 8);
-    return Number.isNaN(size) ? 0 : size;
 }
 
 ;// CONCATENATED MODULE: ./lib/sbom/store-paths.js
@@ -55182,7 +55235,10 @@ function storePathOfEntry(name, store = (0,store_path/* storeFolder */.IS)()) {
 
 
 
+
 async function checkImage(source, platform) {
+    if (source.layered !== undefined)
+        return checkLayered(source, source.layered);
     const layers = new Map();
     const opened = openImage(source, { platform });
     for await (const file of opened.layers)
@@ -55198,6 +55254,25 @@ async function checkImage(source, platform) {
         checkLayer(image, at, layer, source);
     }
     return image;
+}
+const STORE_LAYERS_AT_ONCE = 4;
+async function checkLayered(source, { layers, base, image }) {
+    const baseImage = base && (await checkBase(base));
+    const diffIds = await mapAtMost(STORE_LAYERS_AT_ONCE, layers, async ({ name, diffId: expected, content }) => {
+        const { diffId } = await readLayer({ name, size: 0, content }, source);
+        if (expected !== undefined && diffId !== expected)
+            throw unexpectedLayer(name, diffId, expected);
+        return diffId;
+    });
+    return image(diffIds, baseImage);
+}
+async function checkBase(base) {
+    try {
+        return await checkImage(base);
+    }
+    catch (error) {
+        throw baseProblem(error);
+    }
 }
 async function* layerFiles(source, platform, names, except = new Map()) {
     const wanted = new Set(names.filter((name) => !except.has(name)));
@@ -55238,19 +55313,17 @@ function checkLayer(image, at, layer, source) {
     checkDiffId(image, at, layer.diffId, source);
     checkBlob(image, at, layer, source);
 }
-function checkDiffId({ config, layerNames }, at, diffId, { path, layered }) {
+function checkDiffId({ config, layerNames }, at, diffId, { path }) {
     const expected = config.diffIds[at];
     if (diffId === expected)
         return;
-    if (layered !== undefined)
-        throw unexpectedLayer(layerNames[at], diffId, expected);
     throw new errors/* ImageError */.C8({
         message: `${path} is damaged: its layer ${layerNames[at]} does not match its config`,
         detail: `the diff ID is ${diffId} instead of ${expected}`,
         hint: REBUILD,
     });
 }
-function unexpectedLayer(name = '', diffId, expected) {
+function unexpectedLayer(name, diffId, expected) {
     return new NotDescribed(`its layer ${name} has the diff ID ${diffId}, and its description gives ${expected}`);
 }
 function checkBlob({ layerNames, manifest }, at, { digest, format }, { path }) {
@@ -56853,7 +56926,6 @@ async function pushLayers(request, uploads, registry) {
         return pushLayered(request, source.layered, uploads, registry);
     return isSeekable(source) ? pushSeekable(request, uploads, registry) : pushStreamed(request, uploads);
 }
-const STORE_LAYERS_AT_ONCE = 4;
 async function pushLayered(request, layered, uploads, registry) {
     const { layers, base, image: imageOf } = layered;
     request.check(imageOf([]));
@@ -57434,68 +57506,6 @@ async function copyToLayout(call) {
     });
 }
 
-;// CONCATENATED MODULE: ./lib/sbom/attestation.js
-
-
-
-
-const SPDX = 'https://spdx.dev/Document';
-const STATEMENT = 'application/vnd.in-toto+json';
-const ATTESTATION = 'application/vnd.docker.attestation.manifest.v1+json';
-function sbomAttestation({ name, ...subject }, document) {
-    const [, sha256 = ''] = subject.digest.split(':');
-    const statement = Buffer.from(`{"_type":"https://in-toto.io/Statement/v1","subject":${JSON.stringify([{ name, digest: { sha256 } }])},"predicateType":"${SPDX}","predicate":${document}}`);
-    const manifest = Buffer.from(JSON.stringify({
-        schemaVersion: 2,
-        mediaType: oci_manifest/* OCI_MANIFEST */.EG,
-        artifactType: ATTESTATION,
-        config: {
-            mediaType: 'application/vnd.oci.empty.v1+json',
-            digest: (0,oci_reference/* digestOf */.ol)(oci_manifest/* EMPTY_CONFIG */.$v),
-            size: oci_manifest/* EMPTY_CONFIG */.$v.length,
-            data: oci_manifest/* EMPTY_CONFIG */.$v.toString('base64'),
-        },
-        layers: [
-            {
-                mediaType: STATEMENT,
-                digest: (0,oci_reference/* digestOf */.ol)(statement),
-                size: statement.length,
-                annotations: { 'in-toto.io/predicate-type': SPDX },
-            },
-        ],
-        subject,
-    }));
-    return { digest: (0,oci_reference/* digestOf */.ol)(manifest), manifest, statement };
-}
-function attestationAnnotations(image) {
-    return { 'vnd.docker.reference.type': 'attestation-manifest', 'vnd.docker.reference.digest': image };
-}
-const ATTESTATION_MANIFEST = dist/* object */.Ikc({
-    artifactType: dist/* literal */.euz(ATTESTATION),
-    subject: dist/* object */.Ikc({ digest: oci_reference/* DIGEST */.Dh }),
-    layers: dist/* array */.YOg(dist/* object */.Ikc({
-        digest: oci_reference/* DIGEST */.Dh,
-        annotations: dist/* optional */.lqM(dist/* record */.g1P(dist/* string */.YjP(), dist/* string */.YjP()), {}),
-    })),
-});
-function findStatement(manifest, image) {
-    const read = (0,lib_json/* readJson */.V)(ATTESTATION_MANIFEST, manifest);
-    if (!read.ok || read.value.subject.digest !== image)
-        return undefined;
-    return read.value.layers.find(({ annotations }) => annotations['in-toto.io/predicate-type'] === SPDX)?.digest;
-}
-const SBOM_STATEMENT = dist/* object */.Ikc({ predicateType: dist/* literal */.euz(SPDX), predicate: dist/* looseObject */._H3({}) });
-function documentIn(statement) {
-    const read = (0,lib_json/* readJson */.V)(SBOM_STATEMENT, statement);
-    return read.ok ? Buffer.from(JSON.stringify(read.value.predicate)) : undefined;
-}
-function renameDocument(document, before, after) {
-    return Buffer.from(document.toString().replaceAll(hexOf(before), hexOf(after)));
-}
-function hexOf(digest) {
-    return digest.slice('sha256:'.length);
-}
-
 ;// CONCATENATED MODULE: ./lib/sbom/purl.js
 
 function modulePurl({ type, name, version }) {
@@ -57513,7 +57523,7 @@ function sortedModules(modules) {
 }
 function sortedByKey(items, keyOf) {
     const keyed = items.map((item) => ({ item, key: keyOf(item), json: JSON.stringify(item) }));
-    const sorted = keyed.toSorted((one, other) => (0,oci_platform/* compareText */.n6)(one.key, other.key) || (0,oci_platform/* compareText */.n6)(one.json, other.json));
+    const sorted = keyed.toSorted((one, other) => (0,lib_text/* compareText */.n6)(one.key, other.key) || (0,lib_text/* compareText */.n6)(one.json, other.json));
     return sorted.filter(({ key }, at) => key !== sorted[at - 1]?.key).map(({ item }) => item);
 }
 function formatPurl(type, name, version, qualifiers) {
@@ -57529,28 +57539,6 @@ function encodePurlPart(text) {
     return encodeURIComponent(text.toWellFormed())
         .replace(/[!'()*]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`)
         .replaceAll('%3A', ':');
-}
-
-;// CONCATENATED MODULE: ./lib/sbom/store-name.js
-
-function splitStoreName(name, deriver) {
-    const derivation = deriver &&
-        (0,external_node_path_.basename)(deriver)
-            .slice(store_name_HASH_LENGTH + 1)
-            .replace(/\.drv$/, '');
-    if (derivation === name)
-        return { ...splitVersion(name), output: 'out' };
-    if (derivation && name.startsWith(`${derivation}-`))
-        return { ...splitVersion(derivation), output: name.slice(derivation.length + 1) };
-    const split = splitVersion(name);
-    const [, version, output] = USUAL_OUTPUT.exec(split.version ?? '') ?? [];
-    return output === undefined ? { ...split, output: undefined } : { pname: split.pname, version, output };
-}
-const store_name_HASH_LENGTH = 32;
-const USUAL_OUTPUT = /^(.*\d.*)-(bin|debug|dev|devdoc|dist|doc|info|lib|libgcc|man|static|terminfo)$/;
-function splitVersion(name) {
-    const [, pname = name, version] = /^(.+?)-([^A-Za-z].*)$/s.exec(name) ?? [];
-    return { pname, version };
 }
 
 ;// CONCATENATED MODULE: ./lib/sbom/spdx.js
@@ -57608,8 +57596,8 @@ function formatLayers(diffIds) {
     return [...new Set(diffIds)].map((diffId) => `layer: ${diffId}`).join('\n');
 }
 function storePathPackage({ path, narHash, deriver }, layers) {
-    const hash = (0,external_node_path_.basename)(path).slice(0, store_name_HASH_LENGTH);
-    const name = (0,external_node_path_.basename)(path).slice(store_name_HASH_LENGTH + 1);
+    const hash = (0,external_node_path_.basename)(path).slice(0, HASH_LENGTH);
+    const name = (0,external_node_path_.basename)(path).slice(HASH_LENGTH + 1);
     const split = splitStoreName(name, deriver);
     const comment = [path, narHash && `narHash: ${narHash}`, formatLayers(layers)].filter(Boolean).join('\n');
     return {
@@ -57804,7 +57792,7 @@ async function readElfSections(file) {
     const nameTable = await file.read(names.offset, names.size);
     return headers
         .filter(({ type, flags, offset, size }) => hasContent(type, flags) && isWithinFile(file, offset, size))
-        .map(({ nameAt, offset, size }) => ({ name: elf_nameIn(nameTable, nameAt), offset, size }));
+        .map(({ nameAt, offset, size }) => ({ name: nameIn(nameTable, nameAt), offset, size }));
 }
 async function readElfSection(file, sections, name, limit) {
     const section = sections.find((one) => one.name === name);
@@ -57829,7 +57817,7 @@ function layoutOf(header) {
     const fields = fieldsOf(header, littleEndian);
     const [tableOffset, at] = is64 ? [fields.u64(40), 58] : [fields.u32(32), 46];
     const [entrySize, count, namesIndex] = [fields.u16(at), fields.u16(at + 2), fields.u16(at + 4)];
-    if (entrySize < (is64 ? 64 : 40) || count === 0 || count > SECTIONS_LIMIT)
+    if (entrySize !== (is64 ? 64 : 40) || count === 0 || count > SECTIONS_LIMIT)
         return undefined;
     return { is64, littleEndian, tableOffset, entrySize, count, namesIndex };
 }
@@ -57849,7 +57837,7 @@ function hasContent(type, flags) {
 function isWithinFile(file, offset, size) {
     return offset <= file.size && size <= file.size - offset;
 }
-function elf_nameIn(names, start) {
+function nameIn(names, start) {
     const end = names.indexOf(0, start);
     return names.toString('latin1', start, end === -1 ? start : end);
 }
@@ -57947,7 +57935,7 @@ function replacement(replaced, path, version) {
 
 async function rustCratesIn(file, sections) {
     const compressed = await readElfSection(file, sections, '.dep-v0', SECTION_LIMIT);
-    const json = compressed && (await inflateUpTo(compressed, rust_crates_JSON_LIMIT));
+    const json = compressed && (await inflateUpTo(compressed, JSON_LIMIT));
     const list = json && (0,lib_json/* readJson */.V)(CRATES, json);
     if (!list?.ok)
         return undefined;
@@ -57956,7 +57944,7 @@ async function rustCratesIn(file, sections) {
         .map(({ name, version }) => ({ type: 'cargo', name, version }));
 }
 const SECTION_LIMIT = 1024 * 1024;
-const rust_crates_JSON_LIMIT = 8 * 1024 * 1024;
+const JSON_LIMIT = 8 * 1024 * 1024;
 const CRATES = dist/* object */.Ikc({
     packages: dist/* array */.YOg(dist/* object */.Ikc({
         name: dist/* pipe */.FsL(dist/* string */.YjP(), dist/* regex */.yGV(/^[A-Za-z0-9_-]{1,200}$/)),
@@ -58001,12 +57989,12 @@ async function modulesOf(file) {
 }
 const STORE_PATHS_AT_ONCE = 2;
 const FILES_AT_ONCE = 4;
-const FILES_LIMIT = 200_000;
+const scan_FILES_LIMIT = 200_000;
 async function modulesBelow(storePath, log) {
     if (!scan_isFolder(storePath))
         return isProgram(storePath) ? sortedModules(await modulesIn(storePath)) : [];
     const found = [];
-    let left = FILES_LIMIT;
+    let left = scan_FILES_LIMIT;
     const folders = [storePath];
     for (let folder = folders.pop(); folder !== undefined && left > 0; folder = folders.pop()) {
         await (0,promises_.setImmediate)();
@@ -58019,7 +58007,7 @@ async function modulesBelow(storePath, log) {
             found.push(...some);
     }
     if (left === 0)
-        log.info(`The SBOM lists only the modules of the first ${FILES_LIMIT} files of ${storePath}`);
+        log.info(`The SBOM lists only the modules of the first ${scan_FILES_LIMIT} files of ${storePath}`);
     return sortedModules(found);
 }
 function listEntries(folder) {
@@ -58978,7 +58966,7 @@ function provesManifest({ status, headers }, digest) {
 
 
 
-const referrers_LIST_LIMIT = 4 * 1024 * 1024;
+const LIST_LIMIT = 4 * 1024 * 1024;
 const PAGES_LIMIT = 32;
 const UNRELATED = new Set([401, 403, 408, 429]);
 function createReferrersReader({ http, transport, errorOf, }) {
@@ -58991,12 +58979,13 @@ function createReferrersReader({ http, transport, errorOf, }) {
                 access: 'pull',
                 path: `referrers/${digest}`,
                 headers: { accept: oci_manifest/* OCI_INDEX */.$p },
-                limit: referrers_LIST_LIMIT,
+                limit: LIST_LIMIT,
                 operation: `list the referrers of ${name}`,
             };
             const manifests = [];
             let call = first;
-            for (let page = 0; call !== undefined && page < PAGES_LIMIT; page++) {
+            for (let page = 0; call !== undefined; page++) {
+                assertWithinLimit(page, repository, name);
                 const reply = await transport.send(call);
                 if (!reply.ok && (UNRELATED.has(reply.status) || reply.status >= 500))
                     throw await errorOf(call, http.drain(reply));
@@ -59010,6 +58999,16 @@ function createReferrersReader({ http, transport, errorOf, }) {
             return manifests;
         },
     };
+}
+function assertWithinLimit(page, { host }, name) {
+    if (page < PAGES_LIMIT)
+        return;
+    throw new RegistryError({
+        host,
+        problem: 'other',
+        message: `The list of referrers of ${name} has more than ${PAGES_LIMIT} pages`,
+        hint: 'Delete signatures and attestations of this image that are no longer needed.',
+    });
 }
 const EMPTY_LIST = dist/* object */.Ikc({ mediaType: dist/* literal */.euz(oci_manifest/* OCI_INDEX */.$p), manifests: dist/* null */.chJ() });
 function referrers_entriesOf(bytes, headers, name) {
@@ -62889,7 +62888,8 @@ async function build(inputs, workflow, tools) {
     const locked = push ? await findLockedInputs(inputs, log) : undefined;
     const format = withRegistry ? inputs.compression.format : undefined;
     const request = { ...inputs, installable, format, runnerSystem };
-    const unchanged = await lookForUnchanged(request, previous, published, log, async () => storePathBeforeBuild(installable, evaluation));
+    const evaluated = storePathBeforeBuild(installable, evaluation);
+    const unchanged = await lookForUnchanged(request, previous, published, log, evaluated);
     const identity = { revision, tag, workflow, evaluated: { derivation: evaluation?.derivation, inputs: locked } };
     if (unchanged !== undefined)
         return reuseImage(unchanged, inputs, identity, tools);
@@ -64590,6 +64590,7 @@ async function mergeImages(inputs, workflow, tools, signal) {
     const once = logOnce(log);
     logTagPlan(plans, inputs, commit.head, relations, once);
     const comparing = compareMembers(reader, members, published, (unchanged ?? composed).digest, log);
+    comparing.catch(() => undefined);
     const report = async (index, results, attestation) => {
         const changes = await unlessCancelled(comparing, signal);
         logMergeResult(index, members, results, inputs, log);
@@ -64935,6 +64936,7 @@ const TYPES = {
 
 
 
+
 async function plan(inputs, workflow, tools) {
     const { log } = tools;
     const { systems, unchanged } = await examineSystems(inputs, workflow, tools);
@@ -64979,16 +64981,18 @@ async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
         log.info(note);
     for (const warning of warnings)
         log.warning(warning);
-    const unchanged = new Set();
-    for (const image of planned) {
-        if (image.kind !== 'found')
-            continue;
-        const { system, storePath } = image;
+    const found = planned.filter((image) => image.kind === 'found');
+    const looked = await settleAll(found.map(async ({ system, storePath }) => {
         const installable = (0,nix_installable/* installableOf */.Lz)({ ...inputs, installable: '', file: '', system }, runnerSystem);
         const question = { ...inputs, installable, system, runnerSystem };
-        if (await lookForUnchanged(question, earlier, shared, log, async () => storePath))
-            unchanged.add(system);
-    }
+        const lines = [];
+        const collect = { ...log, info: (line) => void lines.push(line) };
+        const image = await lookForUnchanged(question, earlier, shared, collect, storePath);
+        return { system, unchanged: image !== undefined, lines };
+    }));
+    for (const line of looked.flatMap(({ lines }) => lines))
+        log.info(line);
+    const unchanged = new Set(looked.flatMap((one) => (one.unchanged ? [one.system] : [])));
     return { systems: planned.map(({ system }) => system), unchanged };
 }
 function summarizePlan(builds) {
@@ -65060,6 +65064,7 @@ function notForPlatform(name, wanted, existing) {
 
 
 
+
 function compareWithPublished(published, built, added) {
     const { labels } = (0,oci_manifest/* parseConfig */.o4)(published, 'the published config');
     const addedLabels = Object.fromEntries(Object.entries(labels).filter(([key]) => added.includes(key)));
@@ -65086,19 +65091,19 @@ function differentStorePaths(differences) {
     };
 }
 function serializeDifferences(differences) {
-    for (let most = ENTRIES_LIMIT;; most = Math.floor(most / 2)) {
-        const json = JSON.stringify(differences.slice(0, most).map((one) => shortenDifference(one, most)));
-        if (json.length <= verification_JSON_LIMIT || most === 1)
-            return json;
-    }
+    return (0,lib_json/* serializeShortened */.j)((most) => {
+        const omitted = Math.max(0, differences.length - most);
+        const listed = differences.slice(0, most).map((one) => shortenDifference(one, most));
+        return omitted === 0 ? listed : [...listed, { part: 'truncated', omitted }];
+    });
 }
-const verification_JSON_LIMIT = 100_000;
-const ENTRIES_LIMIT = 4096;
 function shortenDifference(difference, most) {
     if (difference.part === 'config')
         return difference;
     const { published, built } = difference;
-    const short = (layer) => layer.storePaths === undefined ? layer : { ...layer, storePaths: layer.storePaths.slice(0, most) };
+    const short = (layer) => layer.storePaths === undefined || layer.storePaths.length <= most
+        ? layer
+        : { ...layer, storePaths: layer.storePaths.slice(0, most), truncated: true };
     return { part: 'layer', ...(published && { published: short(published) }), ...(built && { built: short(built) }) };
 }
 function comparedLayers(config) {
@@ -65604,8 +65609,8 @@ var nix_nix = __nccwpck_require__(83020);
 var system = __nccwpck_require__(15294);
 // EXTERNAL MODULE: ./lib/oci/platform.js
 var platform = __nccwpck_require__(17122);
-// EXTERNAL MODULE: ./lib/run-mode.js + 152 modules
-var run_mode = __nccwpck_require__(34737);
+// EXTERNAL MODULE: ./lib/run-mode.js + 153 modules
+var run_mode = __nccwpck_require__(51698);
 // EXTERNAL MODULE: ./lib/secrets.js
 var secrets = __nccwpck_require__(80150);
 ;// CONCATENATED MODULE: ./lib/version.js
@@ -65795,6 +65800,7 @@ function formsOf(secret) {
 /* harmony export */   a3: () => (/* binding */ formatDuration),
 /* harmony export */   aj: () => (/* binding */ sanitize),
 /* harmony export */   g$: () => (/* binding */ sanitizeLine),
+/* harmony export */   n6: () => (/* binding */ compareText),
 /* harmony export */   w$: () => (/* binding */ lastLines),
 /* harmony export */   z3: () => (/* binding */ formatBytes)
 /* harmony export */ });
@@ -65834,6 +65840,9 @@ function withoutHidden(text) {
     return text.replace(HIDDEN, '');
 }
 const HIDDEN = /[^\P{Cc}\t\n]|[\p{Cf}\p{Cs}]|[\u2028\u2029\u115f\u1160\u3164\uffa0]/gu;
+function compareText(one, other) {
+    return one < other ? -1 : one > other ? 1 : 0;
+}
 const BYTE_UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
 function formatBytes(bytes) {
     const step = Math.min(BYTE_UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));

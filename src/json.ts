@@ -93,3 +93,21 @@ const OPEN_BRACKET = 0x5b
 const CLOSE_BRACKET = 0x5d
 const OPEN_BRACE = 0x7b
 const CLOSE_BRACE = 0x7d
+
+/**
+ * Serializes a value as JSON that fits into a variable of a program's environment.
+ * @param shorten returns the value with at most `most` entries in each of its lists. Called with smaller numbers until the
+ * JSON fits, down to 1
+ */
+export function serializeShortened(shorten: (most: number) => unknown): string {
+  for (let most = LIST_LIMIT; ; most = most / 2) {
+    const json = JSON.stringify(shorten(most))
+    if (json.length <= VARIABLE_LIMIT || most === 1) return json
+  }
+}
+
+/** In characters. Linux limits a variable of a program's environment to 128 KiB, and GitHub a job's outputs to 1 MB. */
+const VARIABLE_LIMIT = 100_000
+
+/** More entries than fit within the limit. A power of two. */
+const LIST_LIMIT = 4096

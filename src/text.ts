@@ -74,6 +74,11 @@ export function withoutHidden(text: string): string {
  */
 const HIDDEN = /[^\P{Cc}\t\n]|[\p{Cf}\p{Cs}]|[\u2028\u2029\u115f\u1160\u3164\uffa0]/gu
 
+/** Compares texts for sorting, in the same way on every machine. `localeCompare` depends on the machine's language. */
+export function compareText(one: string, other: string): number {
+  return one < other ? -1 : one > other ? 1 : 0
+}
+
 const BYTE_UNITS = ['B', 'kB', 'MB', 'GB', 'TB']
 
 /** Formats a number of bytes in decimal units: `3.1 MB`. */

@@ -6,10 +6,13 @@ import { NOTHING_PUBLISHED } from '../../src/cache/layers.ts'
 import { readPreviousImages } from '../../src/cache/previous-image.ts'
 import { findUnchanged, lookForUnchanged, namesStorePath, ownIndexes } from '../../src/cache/unchanged.ts'
 import { findSource } from '../../src/image/source.ts'
-import type { Reference } from '../../src/oci/reference.ts'
+import { EMPTY_CONFIG } from '../../src/oci/manifest.ts'
+import { NO_PLATFORM } from '../../src/oci/platform.ts'
+import type { Digest, Reference } from '../../src/oci/reference.ts'
 import { publishUnchanged, relabel } from '../../src/push/existing.ts'
 import { pushImage } from '../../src/push/image.ts'
 import type { Labels } from '../../src/push/manifest.ts'
+import { attestationAnnotations, sbomAttestation } from '../../src/sbom/attestation.ts'
 import { type Client, connect, open, start } from '../registry/connect.ts'
 import { type MadeLayout, makeLayout, storeLayout } from '../support/layout.ts'
 import { blobsOf, loseBlob, writesTo } from '../support/merging.ts'
@@ -24,7 +27,7 @@ const AMD64 = { os: 'linux', architecture: 'amd64' }
 const ARM64 = { os: 'linux', architecture: 'arm64' }
 
 /**
- * Puts an image there whose one layer is of the kind that this action pushes, and says how an index lists it.
+ * Seeds an image whose layer has a media type that this action pushes, and returns its entry for an index.
  * @param own the annotations of its manifest; by default those of its entry
  */
 async function seed(
@@ -40,6 +43,21 @@ async function seed(
   const bytes = Buffer.from(JSON.stringify({ ...plain, layers, annotations: own }))
   const image = { digest: server.seedManifest('app', bytes, OCI_MANIFEST), mediaType: OCI_MANIFEST, size: bytes.length }
   return { ...image, platform, annotations }
+}
+
+/** Seeds the SBOM of an image as a build pushes it, and returns its entry for an index. */
+async function seedSbom(server: TestRegistry, image: SeededEntry): Promise<SeededEntry> {
+  const { mediaType, size } = image
+  const subject = { name: 'app', mediaType, size, digest: image.digest as Digest }
+  const { manifest, statement } = sbomAttestation(subject, Buffer.from('{"spdxVersion":"SPDX-2.3"}'))
+  for (const blob of [EMPTY_CONFIG, statement]) await server.seedBlob('app', blob)
+  return {
+    mediaType: OCI_MANIFEST,
+    digest: server.seedManifest('app', manifest, OCI_MANIFEST),
+    size: manifest.length,
+    platform: NO_PLATFORM,
+    annotations: attestationAnnotations(subject.digest),
+  }
 }
 
 interface Seeding extends Partial<SeededEntry> {
@@ -88,7 +106,7 @@ async function published(entries: readonly Parameters<typeof seed>[1][] = [{}], 
   return { server, client, first: seeded[0] as SeededEntry }
 }
 
-test('an image of the same store path is what a build would publish, with all that is to be known of it', async () => {
+test('an image of the same store path is found, with its size, platform and blobs', async () => {
   const { server, client, first } = await published([{}, { platform: ARM64 }])
   const { found, worthwhile, lines } = await ask(client)
   expect(worthwhile).toBe(true)
@@ -97,7 +115,7 @@ test('an image of the same store path is what a build would publish, with all th
   expect(lines).toEqual([])
 })
 
-test('a build is evaluated only if an index names store paths, and not with `rebuild`', async () => {
+test('a build is compared only if an index names store paths, and not with `rebuild`', async () => {
   const { server, client, first } = await published()
   seedIndex(server, 'app', [await seed(server, { annotations: {} })], 'foreign')
   const { repository } = client
@@ -118,21 +136,20 @@ test('a build is evaluated only if an index names store paths, and not with `reb
     rebuild: false,
     sbom: false,
   } as const
-  const unused = async () => fail('there is an evaluation')
-  expect(await lookForUnchanged({ ...question, rebuild: true }, latest, client, log, unused)).toBeUndefined()
-  expect(await lookForUnchanged(question, foreign, client, log, unused)).toBeUndefined()
-  expect(await lookForUnchanged(question, latest, client, log, async () => PATH)).toMatchObject({
+  expect(await lookForUnchanged({ ...question, rebuild: true }, latest, client, log, PATH)).toBeUndefined()
+  expect(await lookForUnchanged(question, foreign, client, log, undefined)).toBeUndefined()
+  expect(await lookForUnchanged(question, latest, client, log, PATH)).toMatchObject({
     info: { storePath: PATH, labels: [] },
     image: { digest: first.digest },
   })
   expect(lines).toEqual([])
-  expect(await lookForUnchanged(question, latest, client, log, async () => undefined)).toBeUndefined()
+  expect(await lookForUnchanged(question, latest, client, log, undefined)).toBeUndefined()
   expect(lines).toEqual([
     "Can't check whether .#image is already published: its store path is not known before the build",
   ])
 })
 
-test('with other labels it is waited for where the registry has it a moment later', async () => {
+test('an image with new labels is read again until the registry has it', async () => {
   const { server, client } = await published()
   const { unchanged } = await ask(client)
   if (unchanged === undefined) throw new Error('nothing was found')
@@ -147,7 +164,7 @@ test('with other labels it is waited for where the registry has it a moment late
   expect(reads).toBe(3)
 })
 
-test('what is attested about it stands in the way of nothing', async () => {
+test('an image with attestations is still unchanged', async () => {
   const { server, client, first } = await published()
   seedIndex(server, 'app', [first, await seedAttestation(server, 'app', first)], 'latest')
   expect((await ask(client)).digest).toBe(first.digest)
@@ -164,7 +181,11 @@ test('an image that has no SBOM yet is built once, unless it may never get one',
   // Docker attaches none.
   expect((await ask(client, { sbom: true, format: undefined })).digest).toBe(first.digest)
 
+  // BuildKit's provenance is an attestation as well.
   seedIndex(server, 'app', [first, await seedAttestation(server, 'app', first)], 'latest')
+  expect((await ask(client, { sbom: true })).lines).toEqual(lines)
+
+  seedIndex(server, 'app', [first, await seedSbom(server, first)], 'latest')
   const attested = await ask(client, { sbom: true })
   expect(attested.digest).toBe(first.digest)
   expect(attested.found?.attestations).toHaveLength(1)
@@ -188,13 +209,13 @@ test('an image whose SBOM was deleted is built', async () => {
   }
 })
 
-test('where Docker pushes, the compression is Docker’s own', async () => {
+test('if Docker pushes, any compression is accepted', async () => {
   const { client, first } = await published([{ layer: 'zstd' }])
   expect((await ask(client, { format: 'zstd' })).digest).toBe(first.digest)
   expect((await ask(client, { format: undefined })).digest).toBe(first.digest)
 })
 
-test('layers that were left as they came, compressed by another, would be left so again', async () => {
+test('layers that kept their compression are reused if the same compression is requested', async () => {
   const left = { [KEY]: PATH, [COMPRESSION]: 'gzip' }
   const { client, first } = await published([{ annotations: left, layer: 'zstd' }])
   expect((await ask(client, { format: 'gzip' })).digest).toBe(first.digest)
@@ -204,7 +225,7 @@ test('layers that were left as they came, compressed by another, would be left s
   expect((await ask(other.client, { format: 'gzip' })).digest).toBeUndefined()
 })
 
-test('labels added then may have other values now, and more may be added', async () => {
+test('labels may have new values, and labels may be added', async () => {
   const { client, first } = await published([{ annotations: { [KEY]: PATH, [LABELS]: '["a","b"]' } }])
   expect((await ask(client, { labels: { a: '1', b: '2', c: '3' } })).digest).toBe(first.digest)
 })
@@ -221,7 +242,7 @@ test('finds the image among several references, some of which do not exist or na
 })
 
 describe('builds without a log line', () => {
-  test('where another store path was published', async () => {
+  test('if another store path was published', async () => {
     const { client } = await published()
     const other = PATH.replace('0', '1')
     expect(await ask(client, { path: other })).toMatchObject({ worthwhile: true, digest: undefined, lines: [] })
@@ -229,36 +250,36 @@ describe('builds without a log line', () => {
 
   test.each([
     ['the index names no store path', { annotations: {} }],
-    ['what it names is none', { annotations: { [KEY]: `${PATH}\n::error::x` } }],
-    ['what it names is of another platform', { platform: ARM64 }],
-    ['the labels that it names are no JSON', { annotations: { [KEY]: PATH, [LABELS]: 'a' } }],
-    ['the labels that it names are no keys', { annotations: { [KEY]: PATH, [LABELS]: '{"a":"b"}' } }],
-    ['a label that it names is no text', { annotations: { [KEY]: PATH, [LABELS]: '["a",1]' } }],
-  ])('where %s', async (_, entry) => {
+    ['its store path is invalid', { annotations: { [KEY]: `${PATH}\n::error::x` } }],
+    ['its store path is for another platform', { platform: ARM64 }],
+    ['its list of labels is not JSON', { annotations: { [KEY]: PATH, [LABELS]: 'a' } }],
+    ['its list of labels is an object', { annotations: { [KEY]: PATH, [LABELS]: '{"a":"b"}' } }],
+    ['a label is not a string', { annotations: { [KEY]: PATH, [LABELS]: '["a",1]' } }],
+  ])('if %s', async (_, entry) => {
     const { client } = await published([entry])
     expect(await ask(client)).toMatchObject({ worthwhile: false, digest: undefined, lines: [] })
   })
 
-  test('where the index is in another repository, whose owner may claim any store path', async () => {
+  test('if the index is in another repository, whose owner may claim any store path', async () => {
     const { client } = await published()
     expect(await ask(client, { image: 'other' })).toMatchObject({ worthwhile: false, digest: undefined, lines: [] })
   })
 })
 
 describe('builds, and logs why', () => {
-  test('where nothing was published', async () => {
+  test('if nothing was published', async () => {
     const { server, client } = await connect()
     const lines = [`${server.host}/app:latest does not exist yet; no layers are reused`]
     expect(await ask(client)).toEqual({ worthwhile: false, lines })
   })
 
-  test('where the image has gone', async () => {
+  test('if the image is missing', async () => {
     const { server, client, first } = await published()
     server.setFault(({ reference }) => (reference === first.digest ? { kind: 'status', status: 404 } : undefined))
     expectBuilt(await ask(client), 'the image is missing from the registry')
   })
 
-  test('where its own manifest says nothing, as those of earlier versions and of Docker', async () => {
+  test('if its manifest has no annotations, like those of earlier versions and of Docker', async () => {
     const { client } = await published([{ own: {} }])
     expectBuilt(await ask(client), 'the manifest of the image does not name a store path')
   })
@@ -267,7 +288,7 @@ describe('builds, and logs why', () => {
     ['another store path', { [KEY]: PATH.replace('0', '1') }, `${PATH.replace('0', '1')}`],
     ['other labels', { [KEY]: PATH, [LABELS]: '["a"]' }, `${PATH}, labels a`],
     ['another compression', { [KEY]: PATH, [COMPRESSION]: 'zstd' }, `${PATH}, compression zstd`],
-  ])('where the index claims it, and its own manifest says %s', async (_, own, said) => {
+  ])('if only the index names the store path, and the manifest names %s', async (_, own, said) => {
     const { client } = await published([{ own }])
     const built = await ask(client, { labels: { a: '1' } })
     expect(built.digest).toBeUndefined()
@@ -275,13 +296,13 @@ describe('builds, and logs why', () => {
     expect(built.lines[0]?.endsWith(` names ${said}`)).toBe(true)
   })
 
-  test('where one of its layers has gone', async () => {
+  test('if one of its layers is missing', async () => {
     const { server, client, first } = await published()
     await loseBlob(server, 'app', blobsOf(server, 'app', first.digest)[1])
     expectBuilt(await ask(client), '1 of its layers is missing from the registry')
   })
 
-  test('where its config has gone', async () => {
+  test('if its config is missing', async () => {
     const { server, client, first } = await published()
     await loseBlob(server, 'app', blobsOf(server, 'app', first.digest)[0])
     expectBuilt(await ask(client), /The config of .* is not in the registry$/)
@@ -290,17 +311,17 @@ describe('builds, and logs why', () => {
   test.each([
     [{}, 'its labels a, toString are no longer in `labels`'],
     [{ a: '1' }, 'its label toString is no longer in `labels`'],
-  ])('where labels were added that are not now: %j', async (labels, why) => {
+  ])('if labels were removed: %j', async (labels, why) => {
     const { client } = await published([{ annotations: { [KEY]: PATH, [LABELS]: '["a","toString"]' } }])
     expectBuilt(await ask(client, { labels }), why)
   })
 
-  test('where its layers are compressed otherwise', async () => {
+  test('if its layers have another compression', async () => {
     const { client } = await published()
     expectBuilt(await ask(client, { format: 'zstd' }), 'its layers are not compressed with zstd')
   })
 
-  test('where it is for another platform than the index says', async () => {
+  test('if it is for another platform than the index says', async () => {
     const { client } = await published([{ platform: ARM64 }])
     const built = await ask(client, { platform: ARM64 })
     expect(built.lines).toEqual([
@@ -309,19 +330,19 @@ describe('builds, and logs why', () => {
     expect(built.digest).toBeUndefined()
   })
 
-  test('where the index has two images for the platform', async () => {
+  test('if the index has two images for the platform', async () => {
     const { client } = await published([{}, { layer: 'zstd', annotations: {} }])
     expectBuilt(await ask(client), 'the index has 2 images for this platform')
   })
 
-  test('where what it lists is an index', async () => {
+  test('if the index lists an index', async () => {
     const { server, client, first } = await published()
     const digest = seedIndex(server, 'app', [first])
     seedIndex(server, 'app', [{ ...first, digest }], 'latest')
     expectBuilt(await ask(client), 'the image is missing from the registry')
   })
 
-  test('where the registry fails', async () => {
+  test('if the registry fails', async () => {
     const { server, client, first } = await published()
     server.setFault(({ reference }) => (reference === first.digest ? { kind: 'status', status: 500 } : undefined))
     expectBuilt(await ask(client), /answered with status 500 \(\d+ attempts in \d+ s\)$/)
@@ -334,7 +355,7 @@ describe('builds, and logs why', () => {
       { auth: { kind: 'basic', user: 'a', password: 'b' } },
       /no credentials were found for \S+$/,
     ],
-  ])('where the registry %s', async (_, options, why) => {
+  ])('if the registry %s', async (_, options, why) => {
     const { server } = await published([{}], options)
     const { lines, digest, worthwhile } = await ask(open(server.host))
     expect({ digest, worthwhile }).toEqual({ digest: undefined, worthwhile: false })
@@ -342,7 +363,7 @@ describe('builds, and logs why', () => {
     expect(lines[0]).toContain(`Not reusing layers of ${server.host}/app:latest: `)
   })
 
-  test('where the index is none that can be read', async () => {
+  test("if the index can't be read", async () => {
     const { server, client } = await connect()
     server.seedManifest('app', Buffer.from('nonsense'), OCI_MANIFEST, 'latest')
     const { lines, digest } = await ask(client)
@@ -351,8 +372,8 @@ describe('builds, and logs why', () => {
   })
 })
 
-describe('other labels give the very image that a build would push', () => {
-  /** As the build of this action has it pushed. */
+describe('changed labels give the same image as a build with them:', () => {
+  /** Pushes an image as a build does. */
   async function built(labels: Readonly<Record<string, string>>, layout: MadeLayout, format: 'gzip' | 'zstd' = 'gzip') {
     const { server, client } = await connect()
     const folder = await mkdtemp(join(tmpdir(), 'relabel-'))
@@ -389,15 +410,15 @@ describe('other labels give the very image that a build would push', () => {
   const config = { config: { Labels: { a: '1' } } }
   const packed = makeLayout({ layers: ['lower', 'upper'], packings: ['gzip', 'zstd'] })
   const plain = makeLayout({ layers: ['lower'], packings: ['plain'] })
-  // As this action writes it, so that a label that is there already changes no byte of it.
+  // In the bytes that this action writes, so that setting an existing label changes nothing.
   const own = makeLayout({ layers: ['lower'], config })
 
   test.each<[string, MadeLayout, Labels, Labels]>([
-    ['new ones', packed, {}, { b: '2', a: '1' }],
+    ['new labels', packed, {}, { b: '2', a: '1' }],
     ['new values', packed, { a: '1' }, { a: '2' }],
-    ['more of them', packed, { b: '1' }, { b: '1', a: '1' }],
+    ['additional labels', packed, { b: '1' }, { b: '1', a: '1' }],
     ['layers that were compressed', plain, {}, { a: '1' }],
-    ['those that Nix has set already', own, {}, { a: '1' }],
+    ['labels that Nix has already set', own, {}, { a: '1' }],
   ])('%s', async (_, layout, before, after) => {
     const { client } = await built(before, layout)
     const { unchanged } = await ask(client, { labels: after })
@@ -407,7 +428,7 @@ describe('other labels give the very image that a build would push', () => {
     expect(image.digest).not.toBe(unchanged.image.digest)
   })
 
-  test('and so does another compression that all its layers have', async () => {
+  test('another compression that all layers have gives the same image as a build with it', async () => {
     const zstd = makeLayout({ layers: ['lower'], packings: ['zstd'] })
     const { client } = await built({}, zstd, 'gzip')
     const { unchanged } = await ask(client, { format: 'zstd' })
@@ -417,7 +438,7 @@ describe('other labels give the very image that a build would push', () => {
     expect(info).toEqual({ storePath: PATH, labels: [] })
   })
 
-  test('the same ones change nothing, nor does Docker, which is asked for no compression', async () => {
+  test('the same labels change nothing, and neither does Docker, which has no requested compression', async () => {
     const { client } = await built({ a: '1' }, packed)
     const { unchanged } = await ask(client, { labels: { a: '1' } })
     if (unchanged === undefined) throw new Error('nothing was found')
@@ -430,7 +451,7 @@ describe('other labels give the very image that a build would push', () => {
 })
 
 describe('a mirror of the image', () => {
-  /** Another registry with the same image, but for the index; and what publishes to both. */
+  /** Seeds the same image, without an index, in a second registry, and returns a function that publishes to both. */
   async function mirrored() {
     const { server, client, first } = await published()
     const mirror = await start()
@@ -448,7 +469,7 @@ describe('a mirror of the image', () => {
     ['layer', 1],
   ] as const
   test.each(parts.flatMap(([part, at]) => ['', 'v1'].map((tag) => [part, tag, at] as const)))(
-    'that has all but its %s gets it whole, with the tag %j',
+    'that lacks the %s gets it, with the tag %j',
     async (_, tag, at) => {
       const { server, mirror, digest, publish } = await mirrored()
       const lost = blobsOf(server, 'app', digest)[at]
@@ -460,7 +481,7 @@ describe('a mirror of the image', () => {
     },
   )
 
-  test('that has it whole is asked for no more than the tag', async () => {
+  test('that is complete gets only the request for the tag', async () => {
     const { server, mirror, digest, publish } = await mirrored()
     expect(await publish('')).toBe(0)
     expect(writesTo(mirror)).toEqual([])

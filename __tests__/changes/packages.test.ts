@@ -1,6 +1,7 @@
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
-import { compareStorePaths, type PackageChanges, splitPackageName } from '../../src/changes/packages.ts'
+import { compareStorePaths, type PackageChanges } from '../../src/changes/packages.ts'
+import { splitStoreName } from '../../src/sbom/store-name.ts'
 
 /** Returns a store path. @param hash one character of its hash */
 function path(name: string, hash = '0'): string {
@@ -15,23 +16,6 @@ function compare(before: readonly string[], after: readonly string[]): PackageCh
 }
 
 const NOTHING: PackageChanges = { added: [], removed: [], updated: [], rebuilt: 0 }
-
-test.each([
-  ['glibc-2.40-66', 'glibc', '2.40-66', 'out'],
-  ['glibc-2.40-66-bin', 'glibc', '2.40-66', 'bin'],
-  ['openssl-3.4.1-dev', 'openssl', '3.4.1', 'dev'],
-  ['bash-interactive-5.2p37-man', 'bash-interactive', '5.2p37', 'man'],
-  ['gcc-14.3.0-libgcc', 'gcc', '14.3.0', 'libgcc'],
-  ['python3.12-requests-2.32.3', 'python3.12-requests', '2.32.3', 'out'],
-  ['hello-unstable-2024-01-31', 'hello-unstable', '2024-01-31', 'out'],
-  ['app-1.0-beta', 'app', '1.0-beta', 'out'],
-  ['nss-cacert-3.111', 'nss-cacert', '3.111', 'out'],
-  ['entrypoint.sh', 'entrypoint.sh', '', 'out'],
-  ['user-lib', 'user-lib', '', 'out'],
-  ['a--1', 'a', '-1', 'out'],
-])('splits %s like Nix into a name and a version, and finds the output', (text, name, version, output) => {
-  expect(splitPackageName(text)).toEqual({ name, version, output })
-})
 
 describe('packages', () => {
   test('are added, removed and updated', () => {
@@ -115,8 +99,8 @@ describe('for any two images,', () => {
 
   /** The names and versions of packages, sorted. */
   const versionsOf = (paths: readonly string[]) => {
-    const split = paths.map((one) => splitPackageName(one.slice('/nix/store/'.length + 33)))
-    return [...new Set(split.map(({ name, version }) => `${name} ${version}`))].sort()
+    const split = paths.map((one) => splitStoreName(one.slice('/nix/store/'.length + 33), undefined))
+    return [...new Set(split.map(({ pname, version = '' }) => `${pname} ${version}`))].sort()
   }
   const whole = (entries: PackageChanges['added']) =>
     entries.flatMap(({ name, version = '', outputs }) => (outputs ? [] : [`${name} ${version}`]))

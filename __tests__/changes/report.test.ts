@@ -56,7 +56,7 @@ test('platforms with different changes have a table each', () => {
   expect(describeChanges(changesOf(many(2), many(2))).join('\n')).toContain('**linux/amd64, linux/arm64**\n')
 })
 
-test('the changes of a build have no size, which is not known', () => {
+test('the changes of a build have no size, which is unknown', () => {
   const platform = { os: 'linux', architecture: 'amd64' }
   const updated = [{ name: 'glibc', from: '2.40-36', to: '2.40-66' }]
   const removed = [{ name: 'zlib', version: '1.3', outputs: ['dev'] }]

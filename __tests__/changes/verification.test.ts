@@ -183,4 +183,17 @@ describe('the output', () => {
       expect(JSON.parse(json).length).toBeGreaterThan(0)
     }
   })
+
+  test('marks store paths and differences that are left out', () => {
+    const paths = Array.from({ length: 2000 }, (_, at) => path(`${'p'.repeat(180)}-${at}`))
+    const [layer] = JSON.parse(serializeDifferences(compare({ layers: [{ content: 'one', paths }] })))
+    const { storePaths, truncated } = layer.published ?? layer.built
+    expect({ complete: storePaths.length === paths.length, truncated }).toEqual({ complete: false, truncated: true })
+    const many = Array.from({ length: 5000 }, (_, at) => ({ part: 'config', field: `config.Labels.${at}` }) as const)
+    const listed = JSON.parse(serializeDifferences(many))
+    expect(listed.at(-1)).toEqual({ part: 'truncated', omitted: 5000 - (listed.length - 1) })
+    expect(listed.length).toBeGreaterThan(1000)
+    const few = serializeDifferences(compare({ layers: [{ content: 'one', paths: paths.slice(0, 100) }] }))
+    expect(few).not.toContain('truncated')
+  })
 })

@@ -335,7 +335,7 @@ describe('a description is refused, and the log says why', () => {
     [`1${'0'.repeat(400)}`, `1${'0'.repeat(29)}`],
   ])('because of a number that JavaScript writes in another way: %s', (text, number) => {
     expect(refusal(withConfigText(text))).toBe(
-      `because its description has the number ${number}, which is not a whole number of up to 15 digits`,
+      `because its description has the number ${number}, which is not an integer that JavaScript represents exactly`,
     )
   })
 

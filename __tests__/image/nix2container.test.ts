@@ -13,6 +13,7 @@ import {
   parseNix2containerImage,
 } from '../../src/image/nix2container.ts'
 import { readNix2containerLayer } from '../../src/image/nix2container-layer.ts'
+import { addStorePath, createLayerTree } from '../../src/image/nix2container-tree.ts'
 import { digestOf } from '../../src/oci/reference.ts'
 import { FIXTURE_STORE, STORE_PATHS, writeFixtureStore } from './nix2container-store.ts'
 
@@ -149,6 +150,38 @@ describe('a layer that cannot be read is an error that names the file', () => {
     await expect(read).rejects.toThrow(ImageError)
     await expect(read).rejects.toThrow(/^Two store paths have different files for \/etc\/passwd in the image\n/)
   })
+})
+
+test('a layer with more files than fit into memory is refused', async () => {
+  const path = { path: `${FIXTURE_STORE}/${STORE_PATHS.root}`, rewrite: undefined, perms: [] }
+  const count = async (limit: number) => {
+    const tree = createLayerTree(limit)
+    await addStorePath(tree, path, join(store, STORE_PATHS.root))
+    return tree.count
+  }
+  const files = await count(1000)
+  expect(await count(files)).toBe(files)
+  await expect(count(files - 1)).rejects.toThrow(
+    new ImageError({ message: `a layer of the image has more than ${files - 1} files` }),
+  )
+})
+
+test('timers and sockets take their turn while many small files are read', async () => {
+  const path = join(store, 'small')
+  await mkdir(path)
+  for (let at = 0; at < 40; at++) await writeFile(join(path, `${at}`), Buffer.alloc(128 * 1024))
+  let turns = 0
+  const turn = () => {
+    turns++
+    next = setImmediate(turn)
+  }
+  let next = setImmediate(turn)
+  const seen: number[] = []
+  for await (const _ of readLocated(storePathLayer({ path: `${FIXTURE_STORE}/small` }))) seen.push(turns)
+  clearImmediate(next)
+  await rm(path, { recursive: true })
+  expect(seen.length).toBeGreaterThan(4)
+  expect(new Set(seen).size).toBe(seen.length)
 })
 
 test('a file of more than 8 GiB has the header that Go writes', () => {

@@ -95,7 +95,7 @@ describe('the names in a tar are reported, and its bytes unchanged', () => {
     )
   })
 
-  test('content that is no tar, and a tar that was cut', async () => {
+  test('content that is not a tar, and a truncated tar', async () => {
     await fc.assert(
       fc.asyncProperty(fc.uint8Array({ maxLength: 3000 }), fc.nat(NESTED.length), async (noise, length) => {
         await observe(Buffer.from(noise))
@@ -104,7 +104,7 @@ describe('the names in a tar are reported, and its bytes unchanged', () => {
     )
   })
 
-  test('what follows the end of the tar is no entry', async () => {
+  test('data after the end of the tar is not an entry', async () => {
     expect(await observe(Buffer.concat([writeTar([{ name: 'one' }]), NESTED]))).toEqual(['one'])
   })
 })

@@ -238,7 +238,7 @@ describe('a damaged or hostile tar', () => {
       Array.from({ length: 101 }, () => extension('g', '10 path=a\n')),
       'its tar has more than 100 headers for one file',
     ],
-  ])('%s that is longer than any is damage', async (_, headers, message) => {
+  ])('%s over the limit is damage', async (_, headers, message) => {
     const bytes = Buffer.concat([...headers, writeTar([{ name: 'file' }])])
     for (const start of [() => read(bytes), () => namesFrom(seekingReader(bytes))]) {
       const reading = start()

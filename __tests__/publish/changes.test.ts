@@ -139,7 +139,7 @@ test('an image that does not name its store paths is compared by size, with one 
     { system: 'x86_64-linux', platform: 'linux/amd64', size: { before: 29, after: 40 } },
     { system: 'aarch64-linux', platform: 'linux/arm64', size: { before: 30, after: 41 } },
   ])
-  expect(summary).toContain('| linux/amd64 | not known |  |  |  | 29 B → 40 B (+11 B) |\n')
+  expect(summary).toContain('| linux/amd64 | unknown |  |  |  | 29 B → 40 B (+11 B) |\n')
   expect(lines).toContain(
     "Can't compare the packages for linux/amd64: the config of the new image names no store paths",
   )

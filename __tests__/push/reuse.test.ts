@@ -134,7 +134,7 @@ describe('an image that was published before', () => {
       undefined,
       'authentication required',
     ],
-  ] as const)('may be %s, which is said in one line', async (_, tag, options, credentials, why) => {
+  ] as const)('may be %s, which is logged in one line', async (_, tag, options, credentials, why) => {
     const { client } = await connect(options as RegistryOptions, credentials)
     const published = await publishedAt(client, tag)
     const said = client.lines.filter((line) => /no layers are reused|Not reusing/.test(line))

@@ -176,7 +176,7 @@ describe('an upload', () => {
         },
       },
     ],
-  ] as const)('goes to where the registry says, %s', async (_, options) => {
+  ] as const)('goes to the location that the registry returns, %s', async (_, options) => {
     const { server, client } = await connect(options as RegistryOptions, password)
     await push(made, client)
     await expectWhole(server, 'v1', made)

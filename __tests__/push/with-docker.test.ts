@@ -82,7 +82,7 @@ test('an image that Docker has pushed may appear in the registry a moment later'
   expect(reads).toBe(3)
 })
 
-test('Docker does not push a layout of several platforms, of which it would push all', async () => {
+test('a layout of several platforms is not pushed with Docker, which would push all of them', async () => {
   const arm = makeLayout({ architecture: 'arm64' })
   const path = await storeLayout(folder, layoutOf([makeLayout(), arm]), 'tar')
   await writeFile(join(folder, 'docker'), '#!/bin/sh\n[ "$1" != load ] || cat > "$0.in"\necho "$1" >> "$0.calls"\n', {

@@ -135,6 +135,19 @@ test('a list of several pages is read to its end', async () => {
   expect(await client.listReferrers(client.repository, digest)).toEqual([entry('a'), entry('b')])
 })
 
+test('a list without end is an error, not a part of the list', async () => {
+  const digest = `sha256:${'1'.repeat(64)}` as const
+  const { client } = await openRaw((socket, request) => {
+    const index = JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [] })
+    const [body, type] = request.startsWith('GET /v2/ ') ? ['{}', 'application/json'] : [index, OCI_INDEX]
+    socket.end(
+      `HTTP/1.1 200 OK\r\ncontent-type: ${type}\r\nlink: </v2/app/referrers/${digest}?page=2>; rel="next"\r\ncontent-length: ${body.length}\r\nconnection: close\r\n\r\n${body}`,
+    )
+  })
+  const error = await failureOf(findReferrers(client, client.repository, digest))
+  expect(error.message).toMatch(/^The list of referrers of \S+ has more than 32 pages/)
+})
+
 test.each([
   [400, '{"errors":[{"code":"UNSUPPORTED"}]}'],
   [404, ''],

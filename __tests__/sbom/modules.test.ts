@@ -159,6 +159,17 @@ describe('hostile files have no modules:', () => {
     }
   })
 
+  test.each([
+    [64, 58],
+    [32, 46],
+  ] as const)('section headers of 64 KiB in a file of %s bits, of which only the header is read', async (bits, at) => {
+    const bytes = elfFile([GO], { bits })
+    bytes.writeUInt16LE(0xffff, at)
+    const file = memoryFile(bytes)
+    expect(await modulesOf({ ...file, size: 1e9 })).toBeUndefined()
+    expect(file.bytesRead()).toBe(64)
+  })
+
   test('a file with any bytes changed is read within its bounds', async () => {
     const whole = elfFile([GO, RUST], { bits: 32, littleEndian: false })
     const change = fc.tuple(fc.nat(whole.length - 1), fc.integer({ min: 0, max: 255 }))

@@ -1,9 +1,10 @@
 import { Readable } from 'node:stream'
 import { readExactly, streamReader } from '../image/byte-reader.ts'
 import { compressionOf, decompress } from '../image/decompress.ts'
-import { recipeDigest, storePathsInHistory } from '../image/layered-config.ts'
+import { isRootLayer, recipeDigest, storePathsInHistory } from '../image/layered-config.ts'
 import type { LayerAttributes } from '../image/layered-description.ts'
-import { BLOCK } from '../image/tar.ts'
+import { createHeaderEncoder } from '../image/python-tar.ts'
+import { BLOCK, readOwnership } from '../image/tar.ts'
 import { storeFolder } from '../nix/store-path.ts'
 import type { Descriptor, ImageConfig } from '../oci/manifest.ts'
 import type { Digest, Repository } from '../oci/reference.ts'
@@ -23,14 +24,19 @@ export async function recipesFromHistory(
 ): Promise<readonly (Digest | undefined)[]> {
   const unknown = layers.map(() => undefined)
   if (comments.length !== layers.length) return unknown
-  const paths = comments.map((comment) => comment && storePathsInHistory(comment))
-  // The topmost layer has other content: the files of the image's root folder.
-  const [smallest] = layers.filter((_, at) => paths[at] && at < layers.length - 1).sort((a, b) => a.size - b.size)
+  const paths = comments.map((comment) => storePathsOfLayer(comment ?? ''))
+  const [smallest] = layers.filter((_, at) => paths[at]).sort((a, b) => a.size - b.size)
   if (smallest === undefined || smallest.size > LAYER_LIMIT) return unknown
   const blob = await registry.getBlob(repository, smallest.digest, LAYER_LIMIT)
   const attributes = blob && (await attributesIn(blob, smallest.digest))
   if (attributes === undefined) return unknown
   return paths.map((of) => (of ? recipeDigest({ ...attributes, paths: of }) : undefined))
+}
+
+/** Returns undefined for the layer of the image's root folder: it has other content than its store path. */
+function storePathsOfLayer(comment: string): readonly string[] | undefined {
+  const paths = storePathsInHistory(comment)
+  return paths?.some(isRootLayer) ? undefined : paths
 }
 
 /** In bytes, compressed. Most images have a layer of some kilobytes. */
@@ -51,15 +57,12 @@ async function attributesIn(blob: Buffer, name: string): Promise<LayerAttributes
   }
 }
 
-/** https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_06 */
+/** Returns undefined unless this action would write the same header for a layer with its attributes. */
 function attributesOf(header: Buffer): LayerAttributes | undefined {
-  const text = (at: number, length: number) => header.toString('utf8', at, at + length).replace(/\0.*$/s, '')
-  const number = (at: number, length: number) => {
-    const digits = text(at, length).trim()
-    return /^[0-7]+$/.test(digits) ? Number.parseInt(digits, 8) : undefined
-  }
-  const [storeFolderMode, uid, gid, mtime] = [number(100, 8), number(108, 8), number(116, 8), number(136, 12)]
-  if (text(0, 100) !== '/nix/' || (storeFolderMode !== 0o755 && storeFolderMode !== 0o555)) return undefined
-  if (uid === undefined || gid === undefined || mtime === undefined) return undefined
-  return { mtime, uid, gid, uname: text(265, 32), gname: text(297, 32), storeDir: storeFolder(), storeFolderMode }
+  if (header.length < BLOCK) return undefined
+  const { mode, uid, gid, mtime, uname, gname } = readOwnership(header)
+  if (mode !== 0o755 && mode !== 0o555) return undefined
+  const attributes = { mtime, uid, gid, uname, gname, storeDir: storeFolder(), storeFolderMode: mode } as const
+  const folder = { type: 'folder', name: '/nix', mode, size: 0, linkName: '' } as const
+  return createHeaderEncoder(attributes)(folder).equals(header) ? attributes : undefined
 }

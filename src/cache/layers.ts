@@ -68,8 +68,11 @@ export async function findPublished(
   platform: Platform,
   log: Log,
 ): Promise<LayerCache> {
-  const found = await readReusable(earlier, log, (one) => readLayersOf(registry, one, platform))
-  const own = found.filter(({ repository }) => images.some((image) => sameRepository(image, repository)))
+  const isOwn = (repository: Repository) => images.some((image) => sameRepository(image, repository))
+  const found = await readReusable(earlier, log, (one) =>
+    readLayersOf(registry, one, platform, isOwn(one.reference.repository)),
+  )
+  const own = found.filter(({ repository }) => isOwn(repository))
   const made = new Map(
     own.flatMap(({ layers }) => layers.flatMap(({ recipe, diffId }) => (recipe ? [[recipe, diffId] as const] : []))),
   )
@@ -108,6 +111,7 @@ async function readLayersOf(
   registry: Registry,
   { reference, stored, content }: PreviousImage,
   platform: Platform,
+  trusted: boolean,
 ): Promise<ReusableImage> {
   const { repository } = reference
   const image = content.kind === 'manifest' ? stored : await imageIn(content, registry, repository, platform)
@@ -121,9 +125,10 @@ async function readLayersOf(
   if (diffIds.length !== manifest.layers.length)
     throw new ReuseError({ message: 'has a config that does not match its manifest' })
   const annotated = manifest.layers.map(({ annotations = {} }) => recipeOf(annotations))
-  const recipes = annotated.some((recipe) => recipe !== undefined)
-    ? annotated
-    : await recipesFromHistory(registry, repository, manifest.layers, config)
+  const recipes =
+    annotated.some((recipe) => recipe !== undefined) || !trusted
+      ? annotated
+      : await recipesFromHistory(registry, repository, manifest.layers, config)
   const layers = manifest.layers.map(({ digest, size, mediaType }, at) => {
     const diffId = diffIds[at] as Digest
     return { digest, size, mediaType, repositories: [repository], diffId, recipe: recipes[at] }

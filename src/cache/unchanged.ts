@@ -8,6 +8,7 @@ import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
 import { formatReference, type Reference, type Repository, sameRepository } from '../oci/reference.ts'
 import { findImage, missingBlobs, type PublishedImage, withAttestations } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
+import { findStatement } from '../sbom/attestation.ts'
 import { sanitizeLine } from '../text.ts'
 import { type BuildInfo, formatBuildInfo, fromAnnotations, sameBuild } from './build-info.ts'
 import type { PreviousImage } from './previous-image.ts'
@@ -33,22 +34,20 @@ export interface UnchangedImage {
 
 /**
  * Finds the published image that a build would produce again (see `findUnchanged`).
- * @param evaluate returns the store path of the build, undefined if only the build determines it. Called only if an index
- * names store paths
+ * @param storePath undefined if only the build determines it
  */
 export async function lookForUnchanged(
   question: BuildQuestion,
   earlier: readonly PreviousImage[],
   registry: Registry,
   log: Log,
-  evaluate: () => Promise<string | undefined>,
+  storePath: string | undefined,
 ): Promise<UnchangedImage | undefined> {
   const { system, installable, images, labels, format, rebuild, sbom } = question
   if (rebuild) return undefined
   const platform = platformOf(system)
   const indexes = ownIndexes(earlier, images)
   if (!namesStorePath(indexes, platform)) return undefined
-  const storePath = await evaluate()
   if (storePath === undefined) {
     log.info(
       `Can't check whether ${installable.name} is already published: its store path is not known before the build`,
@@ -154,8 +153,8 @@ async function checkUnchanged(
 }
 
 /** Reports whether an image has no SBOM, and a build would certainly attach one. */
-function lacksSbom({ attestations, configBytes }: PublishedImage, { sbom, format }: WantedImage): boolean {
-  if (!sbom || attestations.length > 0) return false
+function lacksSbom({ digest, attestations, configBytes }: PublishedImage, { sbom, format }: WantedImage): boolean {
+  if (!sbom || attestations.some(({ manifest }) => findStatement(manifest.bytes, digest) !== undefined)) return false
   // Docker attaches none. The names of a layer that a build reuses are known only from the config.
   return format !== undefined && namesAllStorePaths(parseConfig(configBytes, 'its config'))
 }

@@ -1,3 +1,6 @@
+import { HASH_LENGTH, splitStoreName } from '../sbom/store-name.ts'
+import { compareText } from '../text.ts'
+
 /** A package in an image. */
 export interface Package {
   readonly name: string
@@ -32,7 +35,7 @@ export interface PackageChanges {
  */
 export function compareStorePaths(before: readonly string[], after: readonly string[]): PackageChanges {
   const [old, current] = [packagesIn(before), packagesIn(after)]
-  const names = [...new Set([...old.keys(), ...current.keys()])].sort(byText)
+  const names = [...new Set([...old.keys(), ...current.keys()])].sort(compareText)
   const changes = names.map((name) => compareVersionsOf(name, old.get(name) ?? NONE, current.get(name) ?? NONE))
   return {
     added: changes.flatMap(({ added }) => added),
@@ -42,34 +45,9 @@ export function compareStorePaths(before: readonly string[], after: readonly str
   }
 }
 
-/** A package's name as split by `splitPackageName`. */
-export interface SplitName {
-  readonly name: string
-  /** Empty if there is none. */
-  readonly version: string
-  /** `out` if the name of the store path does not name the output. */
-  readonly output: string
-}
-
-/**
- * Splits the name of a store path like Nix does: the version follows the first dash that no letter follows. Then splits
- * the output from the version.
- * Source: https://nix.dev/manual/nix/latest/language/builtins#builtins-parseDrvName
- * @param name without the hash, such as `glibc-2.40-66-bin`
- */
-export function splitPackageName(name: string): SplitName {
-  const [, first = name, rest = ''] = /^(.*?)-(?![A-Za-z])(.+)$/.exec(name) ?? []
-  const [, version = rest, output = 'out'] = OUTPUT.exec(rest) ?? []
-  return { name: first, version, output }
-}
-
-/** Outputs of packages in nixpkgs. A version may end in a word as well, such as `-beta`. */
-const OUTPUT =
-  /^(.+)-(bin|lib|dev|man|doc|devdoc|devman|info|static|data|debug|getent|libgcc|dist|python|py|tools|terminfo|modules|plugins|scripts)$/
-
 /** The file names of the store paths of each output. */
 type Outputs = ReadonlyMap<string, ReadonlySet<string>>
-/** The outputs of each version of a package. */
+/** The outputs of each version of a package, empty if its name has none. */
 type Versions = ReadonlyMap<string, Outputs>
 
 const NONE: Versions = new Map()
@@ -77,7 +55,8 @@ const NONE: Versions = new Map()
 function packagesIn(paths: readonly string[]): ReadonlyMap<string, Versions> {
   const files = paths.map((path) => {
     const file = path.slice(path.lastIndexOf('/') + 1)
-    return { file, ...splitPackageName(file.slice(HASH_LENGTH + 1)) }
+    const { pname, version = '', output = 'out' } = splitStoreName(file.slice(HASH_LENGTH + 1), undefined)
+    return { file, name: pname, version, output }
   })
   return grouped(
     files,
@@ -95,8 +74,6 @@ function packagesIn(paths: readonly string[]): ReadonlyMap<string, Versions> {
       ),
   )
 }
-
-const HASH_LENGTH = 32
 
 function grouped<Item, Group>(
   items: readonly Item[],
@@ -126,7 +103,8 @@ function compareVersionsOf(name: string, before: Versions, after: Versions): Pac
 }
 
 function compareOutputs(before: Outputs, after: Outputs) {
-  const only = (some: Outputs, other: Outputs) => [...some.keys()].filter((output) => !other.has(output)).sort(byText)
+  const only = (some: Outputs, other: Outputs) =>
+    [...some.keys()].filter((output) => !other.has(output)).sort(compareText)
   const rebuilt = [...before].some(([output, files]) => {
     const now = after.get(output)
     return now !== undefined && (files.size !== now.size || [...files].some((file) => !now.has(file)))
@@ -181,13 +159,8 @@ function byVersion(one: string, other: string): number {
   for (const [at, component] of some.entries()) {
     const against = others[at]
     if (against === undefined) return 1
-    const order = Number(component) - Number(against) || byText(component, against)
+    const order = Number(component) - Number(against) || compareText(component, against)
     if (order !== 0) return order
   }
-  return some.length - others.length || byText(one, other)
-}
-
-/** Not localeCompare, which depends on the language of the machine. */
-function byText(one: string, other: string): number {
-  return one < other ? -1 : one > other ? 1 : 0
+  return some.length - others.length || compareText(one, other)
 }

@@ -1,3 +1,4 @@
+import { serializeShortened } from '../json.ts'
 import type { Log } from '../log.ts'
 import { code, codeCell, foldLines, table } from '../markdown.ts'
 import { formatPlatform } from '../oci/platform.ts'
@@ -48,7 +49,7 @@ export function describeChanges({ against, platforms }: ImageChanges): readonly 
 }
 
 function describePlatform({ platform, packages, size }: PlatformChanges, sized: boolean): readonly string[] {
-  const counts = packages ? countsOf(packages).map(({ count }) => String(count)) : ['not known', '', '', '']
+  const counts = packages ? countsOf(packages).map(({ count }) => String(count)) : ['unknown', '', '', '']
   return [formatPlatform(platform), ...counts, ...(sized ? [size ? formatSizes(size) : ''] : [])]
 }
 
@@ -113,17 +114,8 @@ function formatSizes({ before, after }: NonNullable<PlatformChanges['size']>): s
  */
 export function serializeChanges(changes: ImageChanges | undefined): string {
   const { platforms } = changes ?? { platforms: [] }
-  for (let most = LIST_LIMIT; ; most = Math.floor(most / 2)) {
-    const json = JSON.stringify(platforms.map((one) => serializablePlatform(one, most)))
-    if (json.length <= JSON_LIMIT || most === 0) return json
-  }
+  return serializeShortened((most) => platforms.map((one) => serializablePlatform(one, most)))
 }
-
-/** In characters. Linux limits a variable of a program's environment to 128 KiB, and GitHub a job's outputs to 1 MB. */
-const JSON_LIMIT = 100_000
-
-/** More entries than fit within the limit. */
-const LIST_LIMIT = 4096
 
 function serializablePlatform({ system, platform, packages, size }: PlatformChanges, most: number): object {
   return {

@@ -1,4 +1,5 @@
 import { storePathsInHistory } from '../image/layered-config.ts'
+import { serializeShortened } from '../json.ts'
 import { parseConfig } from '../oci/manifest.ts'
 import { type Digest, digestOf } from '../oci/reference.ts'
 import { type Labels, withLabels } from '../push/manifest.ts'
@@ -79,23 +80,25 @@ export function differentStorePaths(differences: readonly Difference[]): StorePa
   }
 }
 
-/** Returns the differences as a JSON array. Shortens its lists if it would be too long for a variable. */
+/**
+ * Returns the differences as a JSON array. Shortens its lists if it would be too long for a variable, and marks what is
+ * incomplete: with `truncated` for the store paths of a layer, with a last element for the array.
+ */
 export function serializeDifferences(differences: readonly Difference[]): string {
-  for (let most = ENTRIES_LIMIT; ; most = Math.floor(most / 2)) {
-    const json = JSON.stringify(differences.slice(0, most).map((one) => shortenDifference(one, most)))
-    if (json.length <= JSON_LIMIT || most === 1) return json
-  }
+  return serializeShortened((most) => {
+    const omitted = Math.max(0, differences.length - most)
+    const listed = differences.slice(0, most).map((one) => shortenDifference(one, most))
+    return omitted === 0 ? listed : [...listed, { part: 'truncated', omitted }]
+  })
 }
 
-/** In characters. Linux limits a variable of a program's environment to 128 KiB. */
-const JSON_LIMIT = 100_000
-const ENTRIES_LIMIT = 4096
-
-function shortenDifference(difference: Difference, most: number): Difference {
+function shortenDifference(difference: Difference, most: number): object {
   if (difference.part === 'config') return difference
   const { published, built } = difference
   const short = (layer: ComparedLayer) =>
-    layer.storePaths === undefined ? layer : { ...layer, storePaths: layer.storePaths.slice(0, most) }
+    layer.storePaths === undefined || layer.storePaths.length <= most
+      ? layer
+      : { ...layer, storePaths: layer.storePaths.slice(0, most), truncated: true }
   return { part: 'layer', ...(published && { published: short(published) }), ...(built && { built: short(built) }) }
 }
 

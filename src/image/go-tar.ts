@@ -1,4 +1,5 @@
 import { posix } from 'node:path'
+import { isAscii } from './byte-string.ts'
 import { BLOCK } from './tar.ts'
 
 /**
@@ -155,10 +156,6 @@ function cutSlashes(text: string, size: number): string {
 
 function putOctal(block: Buffer, at: number, size: number, value: number): void {
   block.write(value.toString(8).padStart(size - 1, '0'), at, size - 1, 'latin1')
-}
-
-function isAscii(text: string): boolean {
-  return !/[\x80-\xff]/.test(text)
 }
 
 function asciiOf(text: string): string {

@@ -44,7 +44,8 @@ export type ParsedDescription =
 /**
  * Parses a description. Refuses one that this action would not turn into exactly the same image as the script of nixpkgs,
  * which is then to be run instead.
- * @returns a reason that completes a sentence: "Building the tarball, because its description has the unknown key `x`"
+ * @returns a reason that completes a sentence: "Using the complete image … instead of its description, because its
+ * description has the unknown key `x`"
  */
 export function parseLayeredDescription(json: Buffer): ParsedDescription {
   const read = readJson(DESCRIPTION, json)
@@ -219,7 +220,7 @@ function firstDefined<Item, Result>(
 function unsupportedNumber(json: string): string | undefined {
   for (const [token] of json.matchAll(STRING_OR_NUMBER)) {
     if (token.startsWith('"') || (/^-?\d+$/.test(token) && Number.isSafeInteger(Number(token)))) continue
-    return `its description has the number ${sanitizeLine(token.slice(0, 30))}, which is not a whole number of up to 15 digits`
+    return `its description has the number ${sanitizeLine(token.slice(0, 30))}, which is not an integer that JavaScript represents exactly`
   }
   return undefined
 }

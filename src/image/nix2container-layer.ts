@@ -1,20 +1,21 @@
 import { closeSync, constants, openSync, readlinkSync, readSync } from 'node:fs'
 import { open } from 'node:fs/promises'
+import { setImmediate } from 'node:timers/promises'
 import { FileError } from '../errors.ts'
 import { contentOf, openRegularFile } from '../fs/regular-file.ts'
 import { placeOnDisk, type StoreFolder } from '../nix/store-path.ts'
+import { bytesOf, displayName } from './byte-string.ts'
 import { goMatches } from './go-regexp.ts'
 import { GO_TAR_END, type GoTarEntry, goTarHeader, tarPadding } from './go-tar.ts'
 import type { Nix2containerLayer } from './nix2container.ts'
 import {
   addStorePath,
-  bytesOf,
+  createLayerTree,
   orUnreadable,
   placeOf,
   type StoreFile,
   type TreeNode,
   textOf,
-  textOrBytes,
   typeOf,
   unreadable,
   walkTree,
@@ -36,10 +37,13 @@ export async function* readNix2containerLayer(
     yield* contentOf(await openRegularFile(placeOnDisk(content.path, store), store.place), content.path)
     return
   }
-  const root: TreeNode = {}
-  for (const path of content.paths) await addStorePath(root, path, placeOnDisk(path.path, store))
-  yield* inChunks(tarPieces(root))
+  const tree = createLayerTree(FILES_LIMIT)
+  for (const path of content.paths) await addStorePath(tree, path, placeOnDisk(path.path, store))
+  yield* inChunks(tarPieces(tree.root))
 }
+
+/** A file takes some hundred bytes of memory. nix2container's own program then writes the image. */
+const FILES_LIMIT = 1_000_000
 
 /** The size of a chunk, in bytes. */
 const CHUNK = 1024 * 1024
@@ -64,6 +68,8 @@ async function* inChunks(pieces: Iterable<Buffer | StoreFile>): AsyncGenerator<B
       if (filled < CHUNK) continue
       yield chunk
       filled = 0
+      // Small files are read synchronously. Let timers and sockets take their turn.
+      await setImmediate()
     }
   }
   if (filled > 0) yield chunk.subarray(0, filled)
@@ -167,5 +173,5 @@ function readTarget(file: StoreFile): string {
 }
 
 function shrunk({ path }: StoreFile): FileError {
-  return new FileError({ message: `${textOrBytes(path)} became shorter while it was read` })
+  return new FileError({ message: `${displayName(path)} became shorter while it was read` })
 }

@@ -2,6 +2,7 @@ import { constants, lstatSync, readdirSync } from 'node:fs'
 import { posix } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { FileError, ImageError, messageOf } from '../errors.ts'
+import { bytesOf, displayName } from './byte-string.ts'
 import { goRegExp, goReplaceAll } from './go-regexp.ts'
 import type { GoTarEntry } from './go-tar.ts'
 import type { Nix2containerPath, Nix2containerPerm } from './nix2container.ts'
@@ -41,12 +42,27 @@ interface CompiledPerm extends Nix2containerPerm {
   readonly expression: RegExp
 }
 
+/** The files of a layer. */
+export interface LayerTree {
+  readonly root: TreeNode
+  /** The most files and folders that it can have, because all of them are in memory. */
+  readonly limit: number
+  count: number
+}
+
+export function createLayerTree(limit: number): LayerTree {
+  return { root: {}, limit, count: 0 }
+}
+
 /** How many files are looked up before other work has its turn. */
 const FILES_PER_TURN = 1000
 
-/** Adds a store path and everything below it to the tree, under the names that they have in the image. */
+/**
+ * Adds a store path and everything below it to the tree, under the names that they have in the image.
+ * @throws ImageError if the tree has no space for them
+ */
 export async function addStorePath(
-  root: TreeNode,
+  tree: LayerTree,
   { path, rewrite, perms }: Nix2containerPath,
   place: string,
 ): Promise<void> {
@@ -59,9 +75,10 @@ export async function addStorePath(
   }
   const pending = [storePath.path]
   for (let path = pending.pop(), count = 1; path !== undefined; path = pending.pop(), count++) {
+    countFile(tree)
     const file = lookUp(path, storePath)
     const name = expression ? bytesOf(goReplaceAll(expression, textOf(path), rewrite.repl)) : path
-    if (name !== '') addFile(root, name, file)
+    if (name !== '') addFile(tree.root, name, file)
     // The stack is read from its end.
     if (typeOf(file) === 'folder')
       for (const child of listNames(file).sort().reverse()) pending.push(`${path}/${child}`)
@@ -80,6 +97,12 @@ export function* walkTree({ children }: TreeNode, path: string): Generator<reado
   }
 }
 
+function countFile(tree: LayerTree): void {
+  tree.count++
+  if (tree.count > tree.limit)
+    throw new ImageError({ message: `a layer of the image has more than ${tree.limit} files` })
+}
+
 function addFile(root: TreeNode, name: string, file: StoreFile): void {
   let node = root
   for (const part of partsOf(name)) {
@@ -93,8 +116,8 @@ function addFile(root: TreeNode, name: string, file: StoreFile): void {
   }
   if (node.file !== undefined && !canReplace(node.file, file))
     throw new ImageError({
-      message: `Two store paths have different files for ${textOrBytes(name)} in the image`,
-      detail: `${textOrBytes(node.file.path)} and ${textOrBytes(file.path)}`,
+      message: `Two store paths have different files for ${displayName(name)} in the image`,
+      detail: `${displayName(node.file.path)} and ${displayName(file.path)}`,
     })
   node.file = file
 }
@@ -123,7 +146,7 @@ export function typeOf({ path, mode }: StoreFile): GoTarEntry['type'] {
     case constants.S_IFLNK:
       return 'symbolic-link'
     default:
-      throw new ImageError({ message: `${textOrBytes(path)} is neither a file, a folder nor a link` })
+      throw new ImageError({ message: `${displayName(path)} is neither a file, a folder nor a link` })
   }
 }
 
@@ -151,7 +174,7 @@ export function orUnreadable<Value>(file: Pick<StoreFile, 'path'>, call: () => V
 }
 
 export function unreadable({ path }: Pick<StoreFile, 'path'>, cause: unknown): FileError {
-  return new FileError({ message: `${textOrBytes(path)} can't be read`, detail: messageOf(cause), cause })
+  return new FileError({ message: `${displayName(path)} can't be read`, detail: messageOf(cause), cause })
 }
 
 function compile(source: string): RegExp {
@@ -160,23 +183,13 @@ function compile(source: string): RegExp {
   return expression
 }
 
-/** Returns the bytes of a text in UTF-8, as one character each. */
-export function bytesOf(text: string): string {
-  return Buffer.from(text).toString('latin1')
-}
-
 /** Reverses `bytesOf`. @throws ImageError if the bytes are not UTF-8, in which Go and JavaScript match differently */
 export function textOf(bytes: string): string {
   try {
     return UTF8.decode(Buffer.from(bytes, 'latin1'))
   } catch (cause) {
-    throw new ImageError({ message: `The name of ${textOrBytes(bytes)} is not UTF-8`, cause })
+    throw new ImageError({ message: `The name of ${displayName(bytes)} is not UTF-8`, cause })
   }
 }
 
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-
-/** Reverses `bytesOf` for messages. */
-export function textOrBytes(bytes: string): string {
-  return Buffer.from(bytes, 'latin1').toString()
-}

@@ -1,18 +1,15 @@
-import { createHash } from 'node:crypto'
 import type { Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { ImageError } from '../errors.ts'
 import { contentOf, openRegularFile, resolveWithin } from '../fs/regular-file.ts'
 import type { Platform } from '../oci/platform.ts'
-import type { Digest } from '../oci/reference.ts'
 import { startStreaming } from '../process/stream.ts'
 import { formatBytes } from '../text.ts'
 import { readArchive } from './archive.ts'
 import { type ByteReader, fileReader, streamReader } from './byte-reader.ts'
 import { decompress, peekCompression } from './decompress.ts'
-import { baseProblem } from './layered-image.ts'
 import { readLayoutFolder } from './layout-folder.ts'
-import type { ImageSource, LayeredImage } from './source.ts'
+import type { ImageSource } from './source.ts'
 import { type ImageReader, type OpenImage, openImageReader, type SourceImage } from './source-image.ts'
 
 export interface ReadOptions {
@@ -23,53 +20,13 @@ export interface ReadOptions {
 }
 
 /**
- * Opens an image. Reads all bytes of an archive once; of a plain tar without a copy, only those that are requested.
- * Reading throws an ImageError if the archive is damaged or not an image.
+ * Opens an archive or a layout. Reads all bytes of an archive once; of a plain tar without a copy, only those that are
+ * requested. Reading throws an ImageError if the archive is damaged or not an image.
  */
 export function openImage(source: ImageSource, options: ReadOptions = {}): OpenImage {
-  return openImageReader(readSource(source, options))
-}
-
-function readSource(source: ImageSource, options: ReadOptions): ImageReader {
-  const { format, path, root, layered } = source
-  if (layered !== undefined) return readLayered(layered)
-  return format === 'layout' ? readLayoutFolder(path, root, options.platform) : readArchiveAt(source, options)
-}
-
-/** Reads the layers of the base image, then those of the image. Hashes those whose diff IDs the config lacks. */
-async function* readLayered({ layers, base, image }: LayeredImage): ImageReader {
-  const baseImage = base && (yield* readBase(base))
-  const diffIds: Digest[] = []
-  for (const { name, diffId, content } of layers) {
-    const hashed = diffId === undefined ? hashWhileRead(content) : { content, digest: async () => diffId }
-    yield { name, size: 0, content: hashed.content }
-    diffIds.push(await hashed.digest())
-  }
-  return image(diffIds, baseImage)
-}
-function hashWhileRead(content: () => AsyncIterable<Buffer>) {
-  const sha256 = createHash('sha256')
-  let complete = false
-  async function* hashed(): AsyncGenerator<Buffer> {
-    for await (const chunk of content()) {
-      sha256.update(chunk)
-      yield chunk
-    }
-    complete = true
-  }
-  async function digest(): Promise<Digest> {
-    if (!complete) for await (const _ of hashed());
-    return `sha256:${sha256.digest('hex')}`
-  }
-  return { content: hashed, digest }
-}
-
-async function* readBase(base: ImageSource): ImageReader {
-  try {
-    return yield* readSource(base, {})
-  } catch (error) {
-    throw baseProblem(error)
-  }
+  const { format, path, root } = source
+  const reader = format === 'layout' ? readLayoutFolder(path, root, options.platform) : readArchiveAt(source, options)
+  return openImageReader(reader)
 }
 
 /**

@@ -1,10 +1,5 @@
 import { ImageError } from '../errors.ts'
-
-/**
- * Bytes as a string with one character per byte, as the encoding `latin1` has it. Linux's file names are bytes: a name
- * that is not valid UTF-8 would be changed by decoding it.
- */
-export type ByteString = string
+import { type ByteString, bytesOf, isAscii } from './byte-string.ts'
 
 /** The attributes that all members of a layer share. */
 export interface TarAttributes {
@@ -44,8 +39,8 @@ export const PYTHON_TAR_RECORD = 20 * PYTHON_TAR_BLOCK
 export function createHeaderEncoder(attributes: TarAttributes): (member: LayerMember) => Buffer {
   const { mtime, uid, gid } = attributes
   assertValid({ mtime, uid, gid, uname: attributes.uname, gname: attributes.gname })
-  const uname = Buffer.from(attributes.uname).toString('latin1')
-  const gname = Buffer.from(attributes.gname).toString('latin1')
+  const uname = bytesOf(attributes.uname)
+  const gname = bytesOf(attributes.gname)
   const owner = textRecord('uname', uname, 32) + textRecord('gname', gname, 32)
   const ids = numberRecord('uid', uid, 8) + numberRecord('gid', gid, 8)
   const time = numberRecord('mtime', mtime, 12)
@@ -111,10 +106,6 @@ const FLAGS = { file: '0', 'symbolic-link': '2', folder: '5' } as const
 
 function isUtf8(bytes: ByteString): boolean {
   return pythonSortKey(bytes) === bytes
-}
-
-export function isAscii(bytes: ByteString): boolean {
-  return !/[\x80-\xff]/.test(bytes)
 }
 
 interface HeaderFields {

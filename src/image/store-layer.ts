@@ -1,11 +1,10 @@
 import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
 import { ImageError, messageOf } from '../errors.ts'
+import { type ByteString, bytesOf, displayName, isAscii } from './byte-string.ts'
 import type { LayerRecipe } from './layered-description.ts'
 import {
-  type ByteString,
   createHeaderEncoder,
-  isAscii,
   type LayerMember,
   PYTHON_TAR_BLOCK,
   PYTHON_TAR_RECORD,
@@ -58,8 +57,8 @@ interface LayerWriter {
 function* layerChunks(recipe: LayerRecipe, place: string): Generator<Buffer> {
   const layer: LayerWriter = {
     encodeHeader: createHeaderEncoder(recipe),
-    place: byteString(place),
-    replaced: byteString(recipe.storeDir).length,
+    place: bytesOf(place),
+    replaced: bytesOf(recipe.storeDir).length,
     buffer: Buffer.allocUnsafeSlow(CHUNK + 1),
     filled: 0,
     written: 0,
@@ -72,7 +71,7 @@ function* layerChunks(recipe: LayerRecipe, place: string): Generator<Buffer> {
     )
   for (const storePath of recipe.paths) {
     assertInStore(storePath, recipe.storeDir)
-    const path = byteString(storePath)
+    const path = bytesOf(storePath)
     const type = attempt(path, () => lstatSync(onDisk(layer, path)))
     yield* appendEntry(layer, path, type)
   }
@@ -94,7 +93,7 @@ function* appendEntry(layer: LayerWriter, path: ByteString, type: EntryType): Ge
   else if (type.isSymbolicLink()) yield* appendLink(layer, path)
   else
     throw new ImageError({
-      message: `${readable(path)} is a pipe, a socket or a device, which can't be in the Nix store`,
+      message: `${displayName(path)} is a pipe, a socket or a device, which can't be in the Nix store`,
       hint: REPAIR,
     })
 }
@@ -190,20 +189,12 @@ function onDisk({ place, replaced }: LayerWriter, path: ByteString): string | Bu
   return isAscii(bytes) ? bytes : Buffer.from(bytes, 'latin1')
 }
 
-function byteString(text: string): ByteString {
-  return Buffer.from(text).toString('latin1')
-}
-
-function readable(path: ByteString): string {
-  return Buffer.from(path, 'latin1').toString()
-}
-
 function attempt<T>(path: ByteString, read: () => T): T {
   try {
     return read()
   } catch (error) {
     throw new ImageError({
-      message: `${readable(path)}, which a layer of the image includes, can't be read`,
+      message: `${displayName(path)}, which a layer of the image includes, can't be read`,
       detail: messageOf(error),
       hint: REPAIR,
       cause: error,
@@ -215,7 +206,7 @@ const REPAIR = 'Check the store with `nix-store --verify --check-contents --repa
 
 function changed(path: ByteString): ImageError {
   return new ImageError({
-    message: `${readable(path)} changed while it was read`,
+    message: `${displayName(path)} changed while it was read`,
     hint: 'Remove the step that writes to the Nix store or collects garbage while this step runs.',
   })
 }

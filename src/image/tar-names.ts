@@ -1,4 +1,4 @@
-import { BLOCK } from './tar.ts'
+import { BLOCK, readTarHeader, textField } from './tar.ts'
 
 /** Passes the bytes of a tar through, and reports the name of each entry. Never throws because a tar is damaged. */
 export async function* observeTarNames(
@@ -34,18 +34,18 @@ function createNameReader(onName: (name: string) => void): (chunk: Buffer) => vo
   let ended = false
 
   function onHeader(): void {
-    const type = String.fromCharCode(block[156] ?? 0)
-    const size = numberIn(block)
+    const { flag: type, size: listed, name } = readTarHeader(block)
+    const size = Number.isNaN(listed) ? 0 : listed
     ended = block.equals(END)
     if ('xL'.includes(type) && size > 0 && size <= EXTENSION_LIMIT) {
       buffer = Buffer.alloc(paddedSize(size))
       kept = { type, content: buffer.subarray(0, size) }
     } else if ('xgLK'.includes(type)) skip = paddedSize(size)
-    else if (!ended) onEntry(type, size)
+    else if (!ended) onEntry(type, name, size)
   }
 
-  function onEntry(type: string, size: number): void {
-    onName(extension.name ?? nameIn(block))
+  function onEntry(type: string, name: string, size: number): void {
+    onName(extension.name ?? name)
     // Links, devices and folders have no content, whatever their size says.
     skip = '123456'.includes(type) ? 0 : paddedSize(extension.size ?? size)
     extension = {}
@@ -57,7 +57,10 @@ function createNameReader(onName: (name: string) => void): (chunk: Buffer) => vo
       onHeader()
       return
     }
-    extension = { ...extension, ...(kept.type === 'L' ? { name: textIn(kept.content, 0) } : paxFields(kept.content)) }
+    extension = {
+      ...extension,
+      ...(kept.type === 'L' ? { name: textField(kept.content, 0, kept.content.length) } : paxFields(kept.content)),
+    }
     kept = undefined
     buffer = block
   }
@@ -79,13 +82,6 @@ function paddedSize(size: number): number {
   return Math.ceil(size / BLOCK) * BLOCK
 }
 
-function nameIn(header: Buffer): string {
-  const name = textIn(header, 0, 100)
-  // GNU's own format has times in place of the prefix.
-  const prefix = textIn(header, 257, 6) === 'ustar' ? textIn(header, 345, 155) : ''
-  return prefix === '' ? name : `${prefix}/${name}`
-}
-
 /** https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_03 */
 function paxFields(content: Buffer): Extension {
   let fields: Extension = {}
@@ -99,16 +95,4 @@ function paxFields(content: Buffer): Extension {
     at += length
   }
   return fields
-}
-
-function textIn(bytes: Buffer, at: number, length = bytes.length): string {
-  const end = bytes.indexOf(0, at)
-  return bytes.toString('utf8', at, end < 0 || end > at + length ? at + length : end)
-}
-
-/** Returns the size in a header, in bytes: octal digits, or in base 256 for 8 GiB and more. */
-function numberIn(header: Buffer): number {
-  if ((header[124] ?? 0) & 0x80) return header.readUIntBE(130, 6)
-  const size = Number.parseInt(textIn(header, 124, 12).trim(), 8)
-  return Number.isNaN(size) ? 0 : size
 }

@@ -58,19 +58,63 @@ export function mayBeTar(start: Buffer): boolean {
   return isTar(start) || (start.length === BLOCK && (isEnd(start) || checksumFits(start)))
 }
 
+/** The header of an entry, or of an extension that overrides fields of the next one. */
+export interface TarHeader {
+  readonly name: string
+  /** In bytes. Not a number if the field is damaged. */
+  readonly size: number
+  readonly flag: string
+  readonly linkName: string
+}
+
+/** @param block 512 bytes */
+export function readTarHeader(block: Buffer): TarHeader {
+  // GNU's own format has times in place of the prefix.
+  const prefix = textField(block, 257, 6) === 'ustar' ? textField(block, 345, 155) : ''
+  const name = textField(block, 0, 100)
+  return {
+    name: prefix === '' ? name : `${prefix}/${name}`,
+    size: numberField(block, 124, 12),
+    flag: String.fromCharCode(block[156] ?? 0),
+    linkName: textField(block, 157, 100),
+  }
+}
+
+/** The permissions, owner and time of an entry. Damaged numbers are not a number. */
+export interface TarOwnership {
+  readonly mode: number
+  readonly uid: number
+  readonly gid: number
+  /** In seconds since 1970. */
+  readonly mtime: number
+  readonly uname: string
+  readonly gname: string
+}
+
+/** @param block 512 bytes */
+export function readOwnership(block: Buffer): TarOwnership {
+  return {
+    mode: numberField(block, 100, 8),
+    uid: numberField(block, 108, 8),
+    gid: numberField(block, 116, 8),
+    mtime: numberField(block, 136, 12),
+    uname: textField(block, 265, 32),
+    gname: textField(block, 297, 32),
+  }
+}
+
+/** Reads a text up to its end or the first NUL. */
+export function textField(block: Buffer, start: number, length: number): string {
+  const end = block.indexOf(0, start)
+  return block.toString('utf8', start, end === -1 || end > start + length ? start + length : end)
+}
+
 /** The limit of a file's pax records together, in bytes. Many extended attributes take some tens of thousands. */
 const EXTENSION_LIMIT = 256 * 1024
 /** The limit of pax and GNU headers before a file's own header. A script could write them forever. */
 const EXTENSIONS_LIMIT = 100
 /** The limit of a name, in characters: Linux's PATH_MAX. */
 const NAME_LIMIT = 4096
-
-interface Header {
-  readonly name: string
-  readonly size: number
-  readonly flag: string
-  readonly linkName: string
-}
 
 type PaxRecords = Map<string, string>
 
@@ -101,19 +145,13 @@ async function* visitEntry(reader: ByteReader, entry: EntryDescription, archive:
 }
 
 /** Returns undefined at the end: a block of zeros, or no block if the tar was cut between entries. */
-async function readHeader(reader: ByteReader, archive: string): Promise<Header | undefined> {
+async function readHeader(reader: ByteReader, archive: string): Promise<TarHeader | undefined> {
   const block = await readExactly(reader, BLOCK)
   if (block.length === 0 || (block.length === BLOCK && isEnd(block))) return undefined
   if (block.length < BLOCK) throw truncatedTar(archive, 'a header')
   if (!checksumFits(block)) throw new ImageError({ message: `${archive} is damaged: a header in its tar is invalid` })
-  const prefix = textField(block, 257, 6) === 'ustar' ? textField(block, 345, 155) : ''
-  const name = textField(block, 0, 100)
-  return {
-    name: prefix === '' ? name : `${prefix}/${name}`,
-    size: checkedSize(numberField(block, 124, 12), archive),
-    flag: String.fromCharCode(block[156] ?? 0),
-    linkName: textField(block, 157, 100),
-  }
+  const header = readTarHeader(block)
+  return { ...header, size: checkedSize(header.size, archive) }
 }
 
 function isEnd(block: Buffer): boolean {
@@ -132,7 +170,7 @@ function isExtension(flag: string): boolean {
 
 async function readExtension(
   reader: ByteReader,
-  header: Header,
+  header: TarHeader,
   global: PaxRecords,
   archive: string,
 ): Promise<Extension> {
@@ -171,7 +209,7 @@ function parsePax(content: Buffer, archive: string): PaxRecords {
 }
 
 function entryOf(
-  header: Header,
+  header: TarHeader,
   global: PaxRecords,
   { name, linkName, pax }: Extension,
   archive: string,
@@ -218,11 +256,6 @@ async function readContent(reader: ByteReader, size: number, name: string, archi
 
 function paddingOf(size: number): number {
   return (BLOCK - (size % BLOCK)) % BLOCK
-}
-
-function textField(block: Buffer, start: number, length: number): string {
-  const end = block.indexOf(0, start)
-  return block.toString('utf8', start, end === -1 || end > start + length ? start + length : end)
 }
 
 /** Parses octal digits, or base 256 if the first bit is set, as GNU tar writes numbers that are too large for the field. */

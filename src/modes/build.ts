@@ -81,9 +81,8 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const locked = push ? await findLockedInputs(inputs, log) : undefined
   const format = withRegistry ? inputs.compression.format : undefined
   const request = { ...inputs, installable, format, runnerSystem }
-  const unchanged = await lookForUnchanged(request, previous, published, log, async () =>
-    storePathBeforeBuild(installable, evaluation),
-  )
+  const evaluated = storePathBeforeBuild(installable, evaluation)
+  const unchanged = await lookForUnchanged(request, previous, published, log, evaluated)
   const identity = { revision, tag, workflow, evaluated: { derivation: evaluation?.derivation, inputs: locked } }
   if (unchanged !== undefined) return reuseImage(unchanged, inputs, identity, tools)
 

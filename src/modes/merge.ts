@@ -83,6 +83,8 @@ async function mergeImages(
   logTagPlan(plans, inputs, commit.head, relations, once)
   // Before any tag moves: a registry may delete images without tags.
   const comparing = compareMembers(reader, members, published, (unchanged ?? composed).digest, log)
+  // Not awaited if the merge fails earlier.
+  comparing.catch(() => undefined)
   const report = async (
     index: StoredManifest,
     results: readonly TagPlan[],

@@ -9,6 +9,7 @@ import { installableOf } from '../nix/installable.ts'
 import { submodulesOf } from '../nix/submodules.ts'
 import { ANY_RUNNER, hostedRunner, platformOf } from '../nix/system.ts'
 import { formatPlatform } from '../oci/platform.ts'
+import { settleAll } from '../promises.ts'
 import { shareLookUps } from '../registry/client.ts'
 import type { Result, Tools } from './mode.ts'
 import { assertOffered, assertPlanned, chooseSystems } from './plan-systems.ts'
@@ -81,14 +82,20 @@ async function examineSystems(
   assertPlanned(inputs.systems, planned, images, call)
   for (const note of notes) log.info(note)
   for (const warning of warnings) log.warning(warning)
-  const unchanged = new Set<string>()
-  for (const image of planned) {
-    if (image.kind !== 'found') continue
-    const { system, storePath } = image
-    const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem)
-    const question = { ...inputs, installable, system, runnerSystem }
-    if (await lookForUnchanged(question, earlier, shared, log, async () => storePath)) unchanged.add(system)
-  }
+  const found = planned.filter((image) => image.kind === 'found')
+  const looked = await settleAll(
+    found.map(async ({ system, storePath }) => {
+      const installable = installableOf({ ...inputs, installable: '', file: '', system }, runnerSystem)
+      const question = { ...inputs, installable, system, runnerSystem }
+      const lines: string[] = []
+      const collect = { ...log, info: (line: string) => void lines.push(line) }
+      const image = await lookForUnchanged(question, earlier, shared, collect, storePath)
+      return { system, unchanged: image !== undefined, lines }
+    }),
+  )
+  // In the order of the systems, whichever answer comes first.
+  for (const line of looked.flatMap(({ lines }) => lines)) log.info(line)
+  const unchanged = new Set(looked.flatMap((one) => (one.unchanged ? [one.system] : [])))
   return { systems: planned.map(({ system }) => system), unchanged }
 }
 

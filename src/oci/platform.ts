@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import { compareText } from '../text.ts'
 
 /** The platform in an image config or an index entry. */
 export interface Platform {
@@ -34,14 +35,9 @@ interface WithPlatform {
 
 /** Compares by platform and then by digest. The order is the same on every machine. */
 export function byPlatform(one: WithPlatform, other: WithPlatform): number {
-  // Not localeCompare, which depends on the language of the machine.
   return (
     compareText(formatPlatform(one.platform), formatPlatform(other.platform)) || compareText(one.digest, other.digest)
   )
-}
-
-export function compareText(one: string, other: string): number {
-  return one < other ? -1 : one > other ? 1 : 0
 }
 
 /** Returns the same text for all platforms that container runtimes treat as equal. */

@@ -2,15 +2,16 @@ import { createHash } from 'node:crypto'
 import { hashLayer, type Write } from '../compress/compress.ts'
 import { ImageError } from '../errors.ts'
 import { type ArchiveCompression, decompress, INNER_WINDOW_LOG, peekCompression } from '../image/decompress.ts'
-import { NotDescribed } from '../image/layered-image.ts'
+import { baseProblem, NotDescribed } from '../image/layered-image.ts'
 import { isBlobName } from '../image/oci-layout.ts'
 import { isSeekable, openImage } from '../image/open-image.ts'
-import type { ImageSource } from '../image/source.ts'
+import type { ImageSource, LayeredImage } from '../image/source.ts'
 import type { LayerFile, SourceImage } from '../image/source-image.ts'
 import { observeTarNames } from '../image/tar-names.ts'
 import { type LayerFormat, layerFormat } from '../oci/manifest.ts'
 import type { Platform } from '../oci/platform.ts'
 import type { Digest } from '../oci/reference.ts'
+import { mapAtMost } from '../promises.ts'
 import type { LayerContent } from '../sbom/spdx.ts'
 import { createStorePathSet } from '../sbom/store-paths.ts'
 
@@ -20,6 +21,7 @@ import { createStorePathSet } from '../sbom/store-paths.ts'
  * @throws ImageError if the image is damaged, or the file is not an image
  */
 export async function checkImage(source: ImageSource, platform?: Platform): Promise<SourceImage> {
+  if (source.layered !== undefined) return checkLayered(source, source.layered)
   const layers = new Map<string, LayerDigests>()
   const opened = openImage(source, { platform })
   // A blob of an OCI layout may belong to an image for another platform, and the manifest may follow it.
@@ -34,6 +36,28 @@ export async function checkImage(source: ImageSource, platform?: Platform): Prom
     checkLayer(image, at, layer, source)
   }
   return image
+}
+
+/** How many layers are read from the Nix store at the same time, so that a slow disk does not delay the processor. */
+export const STORE_LAYERS_AT_ONCE = 4
+
+/** Reads layers from the Nix store, several at the same time. */
+async function checkLayered(source: ImageSource, { layers, base, image }: LayeredImage): Promise<SourceImage> {
+  const baseImage = base && (await checkBase(base))
+  const diffIds = await mapAtMost(STORE_LAYERS_AT_ONCE, layers, async ({ name, diffId: expected, content }) => {
+    const { diffId } = await readLayer({ name, size: 0, content }, source)
+    if (expected !== undefined && diffId !== expected) throw unexpectedLayer(name, diffId, expected)
+    return diffId
+  })
+  return image(diffIds, baseImage)
+}
+
+async function checkBase(base: ImageSource): Promise<SourceImage> {
+  try {
+    return await checkImage(base)
+  } catch (error) {
+    throw baseProblem(error)
+  }
 }
 
 /**
@@ -121,15 +145,9 @@ export function checkLayer(image: SourceImage, at: number, layer: LayerDigests, 
   checkBlob(image, at, layer, source)
 }
 
-function checkDiffId(
-  { config, layerNames }: SourceImage,
-  at: number,
-  diffId: Digest,
-  { path, layered }: ImageSource,
-): void {
+function checkDiffId({ config, layerNames }: SourceImage, at: number, diffId: Digest, { path }: ImageSource): void {
   const expected = config.diffIds[at]
   if (diffId === expected) return
-  if (layered !== undefined) throw unexpectedLayer(layerNames[at], diffId, expected)
   throw new ImageError({
     message: `${path} is damaged: its layer ${layerNames[at]} does not match its config`,
     detail: `the diff ID is ${diffId} instead of ${expected}`,
@@ -138,7 +156,7 @@ function checkDiffId(
 }
 
 /** Returns the error for a layer that has other content than the image's description gives. */
-export function unexpectedLayer(name = '', diffId: Digest, expected: Digest | undefined): NotDescribed {
+export function unexpectedLayer(name: string, diffId: Digest, expected: Digest): NotDescribed {
   return new NotDescribed(`its layer ${name} has the diff ID ${diffId}, and its description gives ${expected}`)
 }
 

@@ -13,7 +13,7 @@ import { mapAtMost } from '../promises.ts'
 import type { ImageManifest } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { createStorePathSet } from '../sbom/store-paths.ts'
-import { checkLayer, layerFiles, readLayer, unexpectedLayer } from './check.ts'
+import { checkLayer, layerFiles, readLayer, STORE_LAYERS_AT_ONCE, unexpectedLayer } from './check.ts'
 import type { ImageContent } from './content.ts'
 import { type Labels, reusableDescriptor } from './manifest.ts'
 import type { LayerUpload, UploadSettings, Uploads } from './uploads.ts'
@@ -55,9 +55,6 @@ export async function pushLayers(request: RegistryPush, uploads: Uploads, regist
   if (source.layered !== undefined) return pushLayered(request, source.layered, uploads, registry)
   return isSeekable(source) ? pushSeekable(request, uploads, registry) : pushStreamed(request, uploads)
 }
-
-/** How many layers are read from the Nix store at the same time, so that a slow disk does not delay the compression. */
-const STORE_LAYERS_AT_ONCE = 4
 
 /** Pushes layers from the Nix store, several at the same time. Published layers are not read. */
 async function pushLayered(

@@ -37,7 +37,8 @@ export function createReferrersReader({
       }
       const manifests: Descriptor[] = []
       let call: TransportRequest | undefined = first
-      for (let page = 0; call !== undefined && page < PAGES_LIMIT; page++) {
+      for (let page = 0; call !== undefined; page++) {
+        assertWithinLimit(page, repository, name)
         const reply = await transport.send(call)
         if (!reply.ok && (UNRELATED.has(reply.status) || reply.status >= 500))
           throw await errorOf(call, http.drain(reply))
@@ -51,6 +52,17 @@ export function createReferrersReader({
       return manifests
     },
   }
+}
+
+/** A part of the list would look complete: its readers would miss attestations, or not copy them. */
+function assertWithinLimit(page: number, { host }: Repository, name: string): void {
+  if (page < PAGES_LIMIT) return
+  throw new RegistryError({
+    host,
+    problem: 'other',
+    message: `The list of referrers of ${name} has more than ${PAGES_LIMIT} pages`,
+    hint: 'Delete signatures and attestations of this image that are no longer needed.',
+  })
 }
 
 const EMPTY_LIST = v.object({ mediaType: v.literal(OCI_INDEX), manifests: v.null() })

@@ -89,7 +89,8 @@ function layoutOf(header: Buffer): ElfLayout | undefined {
   const fields = fieldsOf(header, littleEndian)
   const [tableOffset, at] = is64 ? [fields.u64(40), 58] : [fields.u32(32), 46]
   const [entrySize, count, namesIndex] = [fields.u16(at), fields.u16(at + 2), fields.u16(at + 4)]
-  if (entrySize < (is64 ? 64 : 40) || count === 0 || count > SECTIONS_LIMIT) return undefined
+  // A larger size would only make the table larger: 10,000 headers of 64 KiB take 655 MB.
+  if (entrySize !== (is64 ? 64 : 40) || count === 0 || count > SECTIONS_LIMIT) return undefined
   return { is64, littleEndian, tableOffset, entrySize, count, namesIndex }
 }
 

@@ -1,4 +1,4 @@
-import { compareText } from '../oci/platform.ts'
+import { compareText } from '../text.ts'
 import type { StoreName } from './store-name.ts'
 
 /** A module that a compiler recorded in a program: a Go module or a Rust crate. */

@@ -31,8 +31,12 @@ export function splitStoreName(name: string, deriver: string | undefined): Store
 /** The length of the hash in a store path. */
 export const HASH_LENGTH = 32
 
-/** https://nixos.org/manual/nixpkgs/stable/#multiple-output-file-type-groups, with those of the compilers. */
-const USUAL_OUTPUT = /^(.*\d.*)-(bin|debug|dev|devdoc|dist|doc|info|lib|libgcc|man|static|terminfo)$/
+/**
+ * https://nixos.org/manual/nixpkgs/stable/#multiple-output-file-type-groups, with those of common packages such as glibc.
+ * A version may end in another word, such as `-beta`.
+ */
+const USUAL_OUTPUT =
+  /^(.*\d.*)-(bin|data|debug|dev|devdoc|devman|dist|doc|getent|info|lib|libgcc|man|modules|plugins|py|python|scripts|static|terminfo|tools)$/
 
 /** Splits like `builtins.parseDrvName`: before the first dash that is followed by a character other than a letter. */
 function splitVersion(name: string): { readonly pname: string; readonly version: string | undefined } {
