@@ -50285,6 +50285,10 @@ var store_path = __nccwpck_require__(13756);
 const STORE_PATH = 'io.github.nix-image-action.store-path';
 const LABELS = 'io.github.nix-image-action.labels';
 const COMPRESSION = 'io.github.nix-image-action.compression';
+const UNKNOWN_SBOM = { 'io.github.nix-image-action.sbom': 'unknown' };
+function hasUnknownSbom(annotations) {
+    return Object.entries(UNKNOWN_SBOM).every(([key, value]) => annotations[key] === value);
+}
 function describeBuild(storePath, labels, asked, formats) {
     const keptSome = formats.some((format) => format !== asked);
     return { storePath, labels: Object.keys(labels), ...(keptSome && { compression: asked }) };
@@ -51385,10 +51389,12 @@ async function checkUnchanged(registry, repository, { digest, annotations = {} }
         return `${missing.length} of its layers ${missing.length === 1 ? 'is' : 'are'} missing from the registry`;
     if (format !== undefined && info.compression !== format && !hasOnlyLayersIn(format, image))
         return `its layers are not compressed with ${format}`;
-    return lacksSbom(image, wanted) ? 'it has no SBOM yet' : { image, info };
+    return lacksSbom(image, annotations, wanted) ? 'it has no SBOM yet' : { image, info };
 }
-function lacksSbom({ digest, attestations, configBytes }, { sbom, format }) {
-    if (!sbom || attestations.some(({ manifest }) => findStatement(manifest.bytes, digest) !== undefined))
+function lacksSbom({ digest, attestations, configBytes }, annotations, { sbom, format }) {
+    if (!sbom || hasUnknownSbom(annotations))
+        return false;
+    if (attestations.some(({ manifest }) => findStatement(manifest.bytes, digest) !== undefined))
         return false;
     return format !== undefined && namesAllStorePaths((0,oci_manifest/* parseConfig */.o4)(configBytes, 'its config'));
 }
@@ -63237,11 +63243,14 @@ function compose(members, annotations, origin) {
     const placed = (0,annotation/* placeAnnotations */.gM)(annotations, platforms);
     const given = { ...origin, ...placed.index };
     const labels = commonLabels(members, given);
-    const entries = members.flatMap(({ platform, image, info }) => [
+    const entries = members.flatMap(({ platform, image, info, record }) => [
         {
             ...image.own.descriptor,
             platform,
-            annotations: withBuildInfo(placed.descriptor(platform), info),
+            annotations: {
+                ...withBuildInfo(placed.descriptor(platform), info),
+                ...(info && !record && image.attestations.length === 0 && UNKNOWN_SBOM),
+            },
         },
         ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: oci_platform/* NO_PLATFORM */.od })),
     ]);

@@ -181,6 +181,11 @@ test('an image that has no SBOM yet is built once, unless it may never get one',
   // Docker attaches none.
   expect((await ask(client, { sbom: true, format: undefined })).digest).toBe(first.digest)
 
+  // A merge of bare digests did not know the SBOM.
+  const annotations = { ...first.annotations, 'io.github.nix-image-action.sbom': 'unknown' }
+  seedIndex(server, 'app', [{ ...first, annotations }], 'latest')
+  expect((await ask(client, { sbom: true })).digest).toBe(first.digest)
+
   // BuildKit's provenance is an attestation as well.
   seedIndex(server, 'app', [first, await seedAttestation(server, 'app', first)], 'latest')
   expect((await ask(client, { sbom: true })).lines).toEqual(lines)

@@ -44,6 +44,14 @@ test('the index lists an image with its store path even if the record does not h
   expect(await annotationsOf({ annotations: { [KEY]: storePath } })).toEqual([{ [KEY]: storePath }])
 })
 
+test('the index says of an image that was given by a bare digest that its SBOM is unknown', async () => {
+  const [{ image }] = await push(registry, 'app', ['x86_64-linux'], { annotations: { [KEY]: storePath } })
+  await mergeWith(registry, { digests: image.digest, tags: 'latest' })
+  expect(indexAt(registry, 'latest').manifests.map((entry) => entry.annotations)).toEqual([
+    { [KEY]: storePath, 'io.github.nix-image-action.sbom': 'unknown' },
+  ])
+})
+
 test('an invalid store path in a manifest is not listed', async () => {
   expect(await annotationsOf({ annotations: { [KEY]: '/nix/store/image.tar.gz' } })).toEqual([undefined])
 })

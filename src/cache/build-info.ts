@@ -19,6 +19,16 @@ const LABELS = 'io.github.nix-image-action.labels'
 const COMPRESSION = 'io.github.nix-image-action.compression'
 
 /**
+ * On the entry of an image that was merged without a record, so that its SBOM, if it has one, could not be found. A later
+ * build does not build the image again for that reason.
+ */
+export const UNKNOWN_SBOM: Annotations = { 'io.github.nix-image-action.sbom': 'unknown' }
+
+export function hasUnknownSbom(annotations: Annotations): boolean {
+  return Object.entries(UNKNOWN_SBOM).every(([key, value]) => annotations[key] === value)
+}
+
+/**
  * Returns the build info of an image.
  * @param asked the requested compression
  * @param formats the compression of each layer

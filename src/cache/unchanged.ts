@@ -10,7 +10,7 @@ import { findImage, missingBlobs, type PublishedImage, withAttestations } from '
 import type { Registry } from '../registry/registry.ts'
 import { findStatement } from '../sbom/attestation.ts'
 import { sanitizeLine } from '../text.ts'
-import { type BuildInfo, formatBuildInfo, fromAnnotations, sameBuild } from './build-info.ts'
+import { type BuildInfo, formatBuildInfo, fromAnnotations, hasUnknownSbom, sameBuild } from './build-info.ts'
 import type { PreviousImage } from './previous-image.ts'
 
 /** The image that a build would produce, and where it may already be published. */
@@ -149,12 +149,17 @@ async function checkUnchanged(
   // Layers that were compressed before the build would keep their compression again.
   if (format !== undefined && info.compression !== format && !hasOnlyLayersIn(format, image))
     return `its layers are not compressed with ${format}`
-  return lacksSbom(image, wanted) ? 'it has no SBOM yet' : { image, info }
+  return lacksSbom(image, annotations, wanted) ? 'it has no SBOM yet' : { image, info }
 }
 
 /** Reports whether an image has no SBOM, and a build would certainly attach one. */
-function lacksSbom({ digest, attestations, configBytes }: PublishedImage, { sbom, format }: WantedImage): boolean {
-  if (!sbom || attestations.some(({ manifest }) => findStatement(manifest.bytes, digest) !== undefined)) return false
+function lacksSbom(
+  { digest, attestations, configBytes }: PublishedImage,
+  annotations: Readonly<Record<string, string>>,
+  { sbom, format }: WantedImage,
+): boolean {
+  if (!sbom || hasUnknownSbom(annotations)) return false
+  if (attestations.some(({ manifest }) => findStatement(manifest.bytes, digest) !== undefined)) return false
   // Docker attaches none. The names of a layer that a build reuses are known only from the config.
   return format !== undefined && namesAllStorePaths(parseConfig(configBytes, 'its config'))
 }

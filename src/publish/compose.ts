@@ -1,4 +1,4 @@
-import { withBuildInfo } from '../cache/build-info.ts'
+import { UNKNOWN_SBOM, withBuildInfo } from '../cache/build-info.ts'
 import { type Annotation, CREATED, placeAnnotations, REVISION } from '../oci/annotation.ts'
 import {
   composeDockerList,
@@ -48,11 +48,14 @@ export function compose(
   const placed = placeAnnotations(annotations, platforms)
   const given = { ...origin, ...placed.index }
   const labels = commonLabels(members, given)
-  const entries = members.flatMap(({ platform, image, info }) => [
+  const entries = members.flatMap(({ platform, image, info, record }) => [
     {
       ...image.own.descriptor,
       platform,
-      annotations: withBuildInfo(placed.descriptor(platform), info),
+      annotations: {
+        ...withBuildInfo(placed.descriptor(platform), info),
+        ...(info && !record && image.attestations.length === 0 && UNKNOWN_SBOM),
+      },
     },
     ...image.attestations.map(({ descriptor }) => ({ ...descriptor, platform: NO_PLATFORM })),
   ])
