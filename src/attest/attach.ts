@@ -1,4 +1,4 @@
-import { type Descriptor, EMPTY_CONFIG, OCI_MANIFEST } from '../oci/manifest.ts'
+import { type Descriptor, EMPTY_CONFIG, EMPTY_CONFIG_DESCRIPTOR, OCI_MANIFEST } from '../oci/manifest.ts'
 import { type Digest, digestOf, formatRepository, type Repository } from '../oci/reference.ts'
 import { settleAll } from '../promises.ts'
 import { blobOf } from '../registry/blobs.ts'
@@ -113,12 +113,7 @@ export function composeAttestation(
     schemaVersion: 2,
     mediaType: OCI_MANIFEST,
     artifactType: BUNDLE,
-    config: {
-      mediaType: 'application/vnd.oci.empty.v1+json',
-      digest: digestOf(EMPTY_CONFIG),
-      size: EMPTY_CONFIG.length,
-      data: EMPTY_CONFIG.toString('base64'),
-    },
+    config: EMPTY_CONFIG_DESCRIPTOR,
     layers: [{ mediaType: BUNDLE, digest: digestOf(bundle), size: bundle.length }],
     subject: { mediaType, digest, size },
     annotations,
