@@ -1,6 +1,6 @@
 import { afterEach } from '@jest/globals'
 import { type AttestRequest, attest, type IndexAttestation } from '../../src/attest/attest.ts'
-import { requireIdentity } from '../../src/attest/identity.ts'
+import { type Claims, requireIdentity } from '../../src/attest/identity.ts'
 import { readIdentitySource } from '../../src/context.ts'
 import { ActionError } from '../../src/errors.ts'
 import { createHttp } from '../../src/http/client.ts'
@@ -35,7 +35,7 @@ const log: JobLog = {
 }
 
 /** Sigstore for this test. */
-export async function openSigstore(claims: object = CLAIMS): Promise<Sigstore> {
+export async function openSigstore(claims: Partial<Claims> = CLAIMS): Promise<Sigstore> {
   const sigstore = await startSigstore(claims)
   afterwards(sigstore.close)
   return sigstore

@@ -65,9 +65,12 @@ export const CLAIMS: Claims = {
 export const SUBJECT = `https://github.com/${CLAIMS.job_workflow_ref}`
 
 /** Returns an identity token. Nothing here verifies its signature. */
-export function identityToken(claims: object = CLAIMS): string {
+export function identityToken(claims: Partial<Claims> = CLAIMS): string {
   const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url')
-  return `${part({ alg: 'RS256' })}.${part({ sub: SUBJECT, iss: 'https://token.actions.githubusercontent.com', ...claims })}.signature`
+  // Fulcio makes the subject of the certificate from the claim, its stand-in takes it from `sub`.
+  const sub = `https://github.com/${claims.job_workflow_ref}`
+  const iss = 'https://token.actions.githubusercontent.com'
+  return `${part({ alg: 'RS256' })}.${part({ sub, iss, ...claims })}.signature`
 }
 
 /**
@@ -75,7 +78,7 @@ export function identityToken(claims: object = CLAIMS): string {
  * a free port of 127.0.0.1.
  * @param claims those of the identity tokens
  */
-export async function startSigstore(claims: object = CLAIMS): Promise<Sigstore> {
+export async function startSigstore(claims: Partial<Claims> = CLAIMS): Promise<Sigstore> {
   const requests: SigstoreRequest[] = []
   const faults = new Map<Service, number | 'reset'>()
   const { handlers, root } = await createServices()
@@ -129,7 +132,11 @@ export async function startSigstore(claims: object = CLAIMS): Promise<Sigstore> 
   }
 }
 
-function answerTokenRequest(authorization: string | undefined, claims: object, response: ServerResponse): void {
+function answerTokenRequest(
+  authorization: string | undefined,
+  claims: Partial<Claims>,
+  response: ServerResponse,
+): void {
   const granted = authorization === `Bearer ${REQUEST_TOKEN}`
   response.writeHead(granted ? 200 : 401, { 'content-type': 'application/json' })
   response.end(JSON.stringify(granted ? { value: identityToken(claims) } : { message: 'unauthorized' }))
