@@ -371,4 +371,9 @@ test.each([
   expect(notices).toHaveLength(1)
   expect(notices[0]).toContain(why)
   expect(notices[0]).toContain('permissions:\n    attestations: write')
+  // A later run with the permission does not sign again, so the notice must not promise that.
+  await attestWith({ ...call, git })
+  expect(git.bundles).toEqual([])
+  expect(notices[0]).toContain('finds it only with `--bundle-from-oci`, also after this job runs again')
+  expect(notices[0]).toContain('To store later attestations on GitHub as well')
 })
