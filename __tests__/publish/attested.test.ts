@@ -104,6 +104,22 @@ describe('with `attest`, a merge', () => {
     ])
   })
 
+  test('names the commit of each image, with the repository that has it', async () => {
+    const { digests } = await built()
+    const [one = '', other = ''] = digests.split('\n')
+    const source = 'https://github.com/Other/App'
+    const changed = [
+      rewrite(one, { revision: COMMIT, source: 'https://github.com/Owner/App' }),
+      rewrite(other, { revision: NEXT, source }),
+    ]
+    const { outputs } = await mergeWith(registry, { ...wanted, digests: changed.join('\n') }, attested())
+    const { predicate } = await statementOf(outputs.attestation ?? '')
+    const [run, next, , ...platforms] = predicate.buildDefinition.resolvedDependencies
+    expect(run.digest).toEqual({ gitCommit: COMMIT })
+    expect(next).toEqual({ uri: `git+${source}@${NEXT}`, digest: { gitCommit: NEXT } })
+    expect(platforms).toMatchObject([{ annotations: { revision: COMMIT } }, { annotations: { revision: NEXT } }])
+  })
+
   test.each([
     ['lists', true],
     ['does not list', false],

@@ -18,8 +18,6 @@ export interface AttestRequest {
   readonly images: readonly Repository[]
   readonly index: StoredManifest
   readonly builds: readonly (PlatformBuild & Subject)[]
-  /** The commit that was built, if known. */
-  readonly revision?: string | undefined
   /** The URL of the Git host: `https://github.com`. */
   readonly server: string
   readonly identity: IdentitySource
@@ -70,14 +68,7 @@ export async function attest(request: AttestRequest, tools: AttestTools): Promis
     log.info(`${name} and its images are already attested, signed as ${signer.workflow}`)
     return { digest: attestationOf(existing, index) }
   }
-  const statement = composeProvenance({
-    image,
-    index: index.digest,
-    builds,
-    revision: request.revision,
-    server,
-    claims,
-  })
+  const statement = composeProvenance({ image, index: index.digest, builds, server, claims })
   const services = request.services ?? servicesFor(claims, server)
   const { bytes, logIndex } = await signStatement(statement, identity, services, request.limits)
   const storing = storeWithGitHub(store, bytes, http)

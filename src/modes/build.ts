@@ -35,7 +35,7 @@ import { buildImage, findImageInStore, withReadableSource } from './build-image.
 import { type BuildIdentity, handOver, recordOf } from './build-record.ts'
 import { findLockedInputs } from './locked-inputs.ts'
 import type { Result, Tools } from './mode.ts'
-import { findRevision } from './revision.ts'
+import { findRevision, findSource } from './revision.ts'
 import { type BuiltImage, summarizeBuild } from './summaries.ts'
 
 /**
@@ -74,7 +74,9 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const unchanged = await lookForUnchanged(request, previous, registry, log, async () =>
     storePathBeforeBuild(installable, evaluation),
   )
-  const identity = { revision, tag, workflow, evaluated: { derivation: evaluation?.derivation, inputs: locked } }
+  const commit = { revision, source: await findSource(inputs, revision, workflow) }
+  const evaluated = { derivation: evaluation?.derivation, inputs: locked }
+  const identity = { ...commit, tag, workflow, evaluated }
   if (unchanged !== undefined) return reuseImage(unchanged, inputs, identity, tools)
 
   const image = local

@@ -94,7 +94,7 @@ async function mergeImages(
 
   const storing = storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log)
   const index = await beforeTags(storing, signal, log)
-  const attestation = attestIndex && (await beforeTags(attestIndex(index, members, commit.revision), signal, log))
+  const attestation = attestIndex && (await beforeTags(attestIndex(index, members), signal, log))
   const replan = async (tags: readonly TagReference[]): Promise<readonly TagPlan[]> => {
     const now = await readTags(tags, commit, inputs, workflow, tools)
     const again = planTags(now.published, index.digest, platforms, newerCommits(now.relations))
