@@ -47535,9 +47535,12 @@ function totalTime(times) {
 
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
 /* harmony export */   Id: () => (/* binding */ sourceFolder),
+/* harmony export */   K: () => (/* binding */ choosesRevision),
+/* harmony export */   Vh: () => (/* binding */ flakeOf),
+/* harmony export */   Xi: () => (/* binding */ findSourceRepository),
 /* harmony export */   pV: () => (/* binding */ findRevision)
 /* harmony export */ });
-/* unused harmony export chooseRevision */
+/* unused harmony exports chooseRevision, sourceOf */
 /* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(76760);
 /* harmony import */ var _context_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(86048);
 /* harmony import */ var _nix_installable_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(86752);
@@ -47558,17 +47561,48 @@ async function findRevision(source, workflow, log) {
 function chooseRevision(head, workflow) {
     return head === undefined || head === workflow.revision ? (0,_context_js__WEBPACK_IMPORTED_MODULE_1__/* .commitOfRun */ .Cx)(workflow) : head;
 }
+async function findSourceRepository(source, revision, workflow) {
+    const folder = sourceFolder(source);
+    if (revision === '' || folder === undefined || choosesRevision(flakeOf(source)))
+        return undefined;
+    if (revision === (0,_context_js__WEBPACK_IMPORTED_MODULE_1__/* .commitOfRun */ .Cx)(workflow))
+        return workflow.source || undefined;
+    const origin = await (0,_process_git_js__WEBPACK_IMPORTED_MODULE_4__/* .readOrigin */ .P2)(folder);
+    return origin === undefined ? undefined : sourceOf(origin, workflow.source);
+}
+function sourceOf(remote, own) {
+    const url = URL.parse(remote.replace(/^([^/:@]+@)?([^/:]+):(?!\/\/)/, 'ssh://$1$2/'));
+    if (url === null || !/^(https?|ssh):$/.test(url.protocol))
+        return undefined;
+    if (placeOf(url) === placeOf(URL.parse(own)))
+        return own;
+    return url.protocol === 'ssh:' ? undefined : `${url.origin}${withoutSuffix(url.pathname)}`;
+}
+function placeOf(url) {
+    return url === null ? '' : `${url.hostname}${withoutSuffix(url.pathname)}`.toLowerCase();
+}
+function withoutSuffix(path) {
+    return path.replace(/(\.git)?\/*$/, '');
+}
 function sourceFolder({ flake, installable, file }) {
     if (file !== '')
         return /^(https?:|<)/.test(file) ? undefined : (0,node_path__WEBPACK_IMPORTED_MODULE_0__.dirname)(file);
-    if (installable === '')
-        return (0,_nix_installable_js__WEBPACK_IMPORTED_MODULE_2__/* .localFlake */ .Bi)(flake);
-    if (installable.includes('#'))
-        return (0,_nix_installable_js__WEBPACK_IMPORTED_MODULE_2__/* .localFlake */ .Bi)(installable.replace(/#.*$/s, '') || '.');
+    const reference = flakeOf({ flake, installable, file });
+    if (reference !== undefined)
+        return (0,_nix_installable_js__WEBPACK_IMPORTED_MODULE_2__/* .localFlake */ .Bi)(reference);
     if ((0,_nix_store_path_js__WEBPACK_IMPORTED_MODULE_3__/* .isStorePath */ .zP)(installable))
         return '.';
     const path = /^[^:]*\//.test(installable) ? installable : (0,_nix_installable_js__WEBPACK_IMPORTED_MODULE_2__/* .localFlake */ .Bi)(installable);
     return path === undefined || /^\.\.?\/?$/.test(path) ? path : (0,node_path__WEBPACK_IMPORTED_MODULE_0__.dirname)(path);
+}
+function flakeOf({ flake, installable, file }) {
+    if (file !== '' || (installable !== '' && !installable.includes('#')))
+        return undefined;
+    return installable === '' ? flake : installable.replace(/#.*$/s, '') || '.';
+}
+function choosesRevision(reference) {
+    const query = new URLSearchParams(reference?.replace(/^[^?]*/, ''));
+    return query.has('ref') || query.has('rev');
 }
 
 
@@ -48016,6 +48050,7 @@ function toRecord(annotations) {
 /* harmony export */   TF: () => (/* binding */ OCI_CONFIG),
 /* harmony export */   Vv: () => (/* binding */ DOCKER_MANIFEST),
 /* harmony export */   _P: () => (/* binding */ MANIFEST_TYPES),
+/* harmony export */   dh: () => (/* binding */ EMPTY_CONFIG_DESCRIPTOR),
 /* harmony export */   fk: () => (/* binding */ composeDockerList),
 /* harmony export */   lE: () => (/* binding */ isLayerFormat),
 /* harmony export */   o4: () => (/* binding */ parseConfig),
@@ -48181,6 +48216,12 @@ function isForeignLayer(mediaType) {
     return mediaType.includes('.nondistributable.') || mediaType.includes('.foreign.');
 }
 const EMPTY_CONFIG = Buffer.from('{}');
+const EMPTY_CONFIG_DESCRIPTOR = {
+    mediaType: 'application/vnd.oci.empty.v1+json',
+    digest: (0,_reference_js__WEBPACK_IMPORTED_MODULE_3__/* .digestOf */ .ol)(EMPTY_CONFIG),
+    size: EMPTY_CONFIG.length,
+    data: EMPTY_CONFIG.toString('base64'),
+};
 
 
 /***/ }),
@@ -48604,6 +48645,7 @@ function printPlain(line) {
 
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
 /* harmony export */   EO: () => (/* binding */ runGit),
+/* harmony export */   P2: () => (/* binding */ readOrigin),
 /* harmony export */   jh: () => (/* binding */ isCommitId),
 /* harmony export */   zy: () => (/* binding */ readHead)
 /* harmony export */ });
@@ -48616,6 +48658,11 @@ async function runGit(folder, args) {
 async function readHead(folder) {
     const commit = (await runGit(folder, ['rev-parse', '--verify', 'HEAD'])) ?? '';
     return isCommitId(commit) ? commit : undefined;
+}
+async function readOrigin(folder) {
+    const args = ['-c', 'safe.directory=*', '-C', folder, 'config', '--get', 'remote.origin.url'];
+    const result = await (0,_command_js__WEBPACK_IMPORTED_MODULE_0__/* .runCommand */ .d)('git', args, { trust: 'nix' });
+    return (result?.exitCode === 0 && result.stdout.trim()) || undefined;
 }
 function isCommitId(text) {
     return /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(text);
@@ -48823,6 +48870,7 @@ const RECORD = valibot__WEBPACK_IMPORTED_MODULE_9__/* .object */ .Ikc({
     compression: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .custom */ .IeY(_oci_manifest_js__WEBPACK_IMPORTED_MODULE_4__/* .isLayerFormat */ .lE, 'is not a layer compression')),
     variant: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .check */ .z6Y(isVariant, 'is not the name of a variant'))),
     revision: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .check */ .z6Y(_process_git_js__WEBPACK_IMPORTED_MODULE_7__/* .isCommitId */ .jh, 'is not a commit ID'))),
+    source: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .regex */ .yGV(/^https?:\/\/[^\s\p{Cc}@?#/]+(\/[^\s\p{Cc}?#]*)?$/u, 'is not the URL of a repository'))),
     sbom: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(_oci_reference_js__WEBPACK_IMPORTED_MODULE_6__/* .DIGEST */ .Dh),
     derivation: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_9__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_9__/* .check */ .z6Y(_nix_store_path_js__WEBPACK_IMPORTED_MODULE_2__/* .isStorePath */ .zP, 'is not a store path'))),
     inputs: valibot__WEBPACK_IMPORTED_MODULE_9__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_9__/* .array */ .YOg(_nix_flake_lock_js__WEBPACK_IMPORTED_MODULE_1__/* .RESOURCE */ .b)),
@@ -48858,7 +48906,7 @@ function isSystem(text) {
 
 /***/ }),
 
-/***/ 51698:
+/***/ 83747:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -51270,12 +51318,7 @@ function sbomAttestation({ name, ...subject }, document) {
         schemaVersion: 2,
         mediaType: oci_manifest/* OCI_MANIFEST */.EG,
         artifactType: ATTESTATION,
-        config: {
-            mediaType: 'application/vnd.oci.empty.v1+json',
-            digest: (0,oci_reference/* digestOf */.ol)(oci_manifest/* EMPTY_CONFIG */.$v),
-            size: oci_manifest/* EMPTY_CONFIG */.$v.length,
-            data: oci_manifest/* EMPTY_CONFIG */.$v.toString('base64'),
-        },
+        config: oci_manifest/* EMPTY_CONFIG_DESCRIPTOR */.dh,
         layers: [
             {
                 mediaType: STATEMENT,
@@ -62671,7 +62714,7 @@ function parseIfValid({ text, artifact }) {
 
 
 
-function recordOf({ repository, digest, mediaType, size, platform }, { os, architecture, variant: cpuVariant = platform.variant }, storePath, info, inputs, sbom, { revision, workflow: { run, job }, evaluated: { derivation, inputs: locked } }) {
+function recordOf({ repository, digest, mediaType, size, platform }, { os, architecture, variant: cpuVariant = platform.variant }, storePath, info, inputs, sbom, { revision, source, workflow: { run, job }, evaluated: { derivation, inputs: locked } }) {
     const { system, variant, jobTotal, jobIndex } = inputs;
     return {
         schema: 1,
@@ -62687,6 +62730,7 @@ function recordOf({ repository, digest, mediaType, size, platform }, { os, archi
         ...(variant !== '' && { variant }),
         ...(sbom && { sbom }),
         ...(revision !== '' && { revision }),
+        ...(source !== undefined && { source }),
         ...(derivation !== undefined && { derivation }),
         ...(locked && { inputs: locked }),
         job: {
@@ -62773,7 +62817,10 @@ function listDetails({ system, storePath, pushed, tag, sbom }) {
 
 // EXTERNAL MODULE: ./lib/nix/flake-lock.js
 var flake_lock = __nccwpck_require__(57988);
+// EXTERNAL MODULE: ./lib/modes/revision.js
+var modes_revision = __nccwpck_require__(46943);
 ;// CONCATENATED MODULE: ./lib/modes/locked-inputs.js
+
 
 
 
@@ -62799,13 +62846,13 @@ async function findLockedInputs(source, log) {
     }
     return undefined;
 }
-const REPLACES_INPUTS = /^--(override-(input|flake)|update-input|recreate-lock-file|reference-lock-file|inputs-from)$/;
+const REPLACES_INPUTS = /^--(override-(input|flake)|update-input|(recreate|reference|output|no-write)-lock-file|inputs-from)$/;
 function lockedFolder({ flake, installable, file, nixArgs }) {
-    if (file !== '' || nixArgs.some((argument) => REPLACES_INPUTS.test(argument)))
+    const reference = (0,modes_revision/* flakeOf */.Vh)({ flake, installable, file });
+    if (reference === undefined || (0,modes_revision/* choosesRevision */.K)(reference))
         return undefined;
-    if (installable !== '' && !installable.includes('#'))
+    if (nixArgs.some((argument) => REPLACES_INPUTS.test(argument)))
         return undefined;
-    const reference = installable === '' ? flake : installable.replace(/#.*$/s, '') || '.';
     const folder = (0,nix_installable/* localFlake */.Bi)(reference);
     return folder && (0,external_node_path_.join)(folder, new URLSearchParams(reference.replace(/^[^?]*/, '')).get('dir') ?? '');
 }
@@ -62824,8 +62871,6 @@ async function readLockFile(folder) {
     }
 }
 
-// EXTERNAL MODULE: ./lib/modes/revision.js
-var modes_revision = __nccwpck_require__(46943);
 ;// CONCATENATED MODULE: ./lib/modes/build.js
 
 
@@ -62894,9 +62939,11 @@ async function build(inputs, workflow, tools) {
     const locked = push ? await findLockedInputs(inputs, log) : undefined;
     const format = withRegistry ? inputs.compression.format : undefined;
     const request = { ...inputs, installable, format, runnerSystem };
-    const evaluated = storePathBeforeBuild(installable, evaluation);
-    const unchanged = await lookForUnchanged(request, previous, published, log, evaluated);
-    const identity = { revision, tag, workflow, evaluated: { derivation: evaluation?.derivation, inputs: locked } };
+    const knownStorePath = storePathBeforeBuild(installable, evaluation);
+    const unchanged = await lookForUnchanged(request, previous, published, log, knownStorePath);
+    const commit = { revision, source: await (0,modes_revision/* findSourceRepository */.Xi)(inputs, revision, workflow) };
+    const evaluated = { derivation: evaluation?.derivation, inputs: locked };
+    const identity = { ...commit, tag, workflow, evaluated };
     if (unchanged !== undefined)
         return reuseImage(unchanged, inputs, identity, tools);
     const image = local
@@ -63923,7 +63970,7 @@ function checkMembers(members, images, systems) {
         });
 }
 
-;// CONCATENATED MODULE: ./lib/attest/attach.js
+;// CONCATENATED MODULE: ./lib/attest/attestations.js
 
 
 
@@ -63932,22 +63979,64 @@ function checkMembers(members, images, systems) {
 
 const BUNDLE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
 const PREDICATE_TYPE = 'dev.sigstore.bundle.predicateType';
+const attestations_ATTESTATIONS_LIMIT = 100;
+const BUNDLE_LIMIT = 4 * 1024 * 1024;
+const CERTIFICATE_LIMIT = 32 * 1024;
 function findAttestations(registry, repositories, subjects, predicateType) {
+    const reader = shareLookUps(registry);
     return settleAll(repositories.flatMap((repository) => subjects.map(async (subject) => {
-        const referrers = await findReferrers(registry, repository, subject.digest);
-        const attestation = await findExisting(registry, repository, referrers, predicateType);
-        return { repository, subject, supported: referrers.supported, attestation };
+        const { manifests, supported } = await findReferrers(reader, repository, subject.digest);
+        const listed = manifests
+            .filter((one) => one.artifactType === BUNDLE && one.annotations?.[PREDICATE_TYPE] === predicateType)
+            .slice(-attestations_ATTESTATIONS_LIMIT);
+        const read = listed.map(({ digest }) => readAttestation(reader, repository, digest, subject, predicateType));
+        return { repository, subject, supported, attestations: (await settleAll(read)).flat() };
     })));
 }
-async function findExisting(registry, repository, { manifests, supported }, predicateType) {
-    for (const { digest, artifactType, annotations } of manifests) {
-        if (artifactType !== BUNDLE || annotations?.[PREDICATE_TYPE] !== predicateType)
-            continue;
-        if (supported || (await registry.findDigest(repository, digest)) !== undefined)
-            return digest;
-    }
-    return undefined;
+const attestations_ATTESTATION = dist/* object */.Ikc({
+    layers: dist/* tuple */.PVZ([
+        dist/* object */.Ikc({ mediaType: dist/* literal */.euz(BUNDLE), digest: oci_reference/* DIGEST */.Dh, size: dist/* pipe */.FsL(dist/* number */.aig(), dist/* maxValue */.cGV(BUNDLE_LIMIT)) }),
+    ]),
+});
+const SIGNED = dist/* object */.Ikc({
+    verificationMaterial: dist/* object */.Ikc({
+        certificate: dist/* object */.Ikc({ rawBytes: dist/* pipe */.FsL(dist/* string */.YjP(), dist/* maxLength */.Ru6(CERTIFICATE_LIMIT)) }),
+    }),
+    dsseEnvelope: dist/* object */.Ikc({ payload: dist/* string */.YjP() }),
+});
+const attestations_STATEMENT = dist/* object */.Ikc({
+    predicateType: dist/* string */.YjP(),
+    subject: dist/* array */.YOg(dist/* object */.Ikc({ digest: dist/* record */.g1P(dist/* string */.YjP(), dist/* string */.YjP()) })),
+});
+async function readAttestation(registry, repository, digest, subject, predicateType) {
+    const stored = await registry.getManifest(repository, digest);
+    const manifest = stored && (0,lib_json/* readJson */.V)(attestations_ATTESTATION, stored.bytes);
+    if (!manifest?.ok)
+        return [];
+    const [layer] = manifest.value.layers;
+    const bytes = await registry.getBlob(repository, layer.digest, BUNDLE_LIMIT);
+    const bundle = bytes && (0,lib_json/* readJson */.V)(SIGNED, bytes);
+    if (!bundle?.ok)
+        return [];
+    const { verificationMaterial, dsseEnvelope } = bundle.value;
+    const statement = (0,lib_json/* readJson */.V)(attestations_STATEMENT, Buffer.from(dsseEnvelope.payload, 'base64'));
+    if (!statement.ok || statement.value.predicateType !== predicateType)
+        return [];
+    if (!statement.value.subject.some((one) => `sha256:${one.digest.sha256}` === subject.digest))
+        return [];
+    const { readSigner } = await Promise.all(/* import() */[__nccwpck_require__.e(917), __nccwpck_require__.e(362)]).then(__nccwpck_require__.bind(__nccwpck_require__, 34362));
+    const signer = readSigner(verificationMaterial.certificate.rawBytes);
+    return signer === undefined ? [] : [{ digest, signer }];
 }
+
+;// CONCATENATED MODULE: ./lib/attest/attach.js
+
+
+
+
+
+
+
 async function uploadBundle(registry, subjects, bundle) {
     const repositories = [...new Map(subjects.map((one) => [(0,oci_reference/* formatRepository */.Sh)(one.repository), one.repository])).values()];
     await settleAll([oci_manifest/* EMPTY_CONFIG */.$v, bundle].map((bytes) => putBlobEverywhere(registry, repositories, blobOf(bytes))));
@@ -63969,12 +64058,7 @@ function composeAttestation({ mediaType, digest, size }, bundle, predicateType) 
         schemaVersion: 2,
         mediaType: oci_manifest/* OCI_MANIFEST */.EG,
         artifactType: BUNDLE,
-        config: {
-            mediaType: 'application/vnd.oci.empty.v1+json',
-            digest: (0,oci_reference/* digestOf */.ol)(oci_manifest/* EMPTY_CONFIG */.$v),
-            size: oci_manifest/* EMPTY_CONFIG */.$v.length,
-            data: oci_manifest/* EMPTY_CONFIG */.$v.toString('base64'),
-        },
+        config: oci_manifest/* EMPTY_CONFIG_DESCRIPTOR */.dh,
         layers: [{ mediaType: BUNDLE, digest: (0,oci_reference/* digestOf */.ol)(bundle), size: bundle.length }],
         subject: { mediaType, digest, size },
         annotations,
@@ -64015,6 +64099,12 @@ const CLAIMS = dist/* object */.Ikc({
     run_attempt: dist/* string */.YjP(),
     runner_environment: dist/* string */.YjP(),
 });
+function signerOf({ job_workflow_ref, repository, ref }, server) {
+    return { workflow: `${server}/${job_workflow_ref}`, repository: `${server}/${repository}`, ref };
+}
+function isSameSigner(one, other) {
+    return one.workflow === other.workflow && one.repository === other.repository && one.ref === other.ref;
+}
 function requireIdentity(source) {
     if (source !== undefined)
         return source;
@@ -64107,10 +64197,10 @@ async function storeWithGitHub({ api, repository, token }, bundle, http) {
 function notGranted(repository, why) {
     return {
         stored: false,
-        notice: `The attestation is only in the registry, not in ${repository} on GitHub: ${why}. To store it there as well, add to the job:
+        notice: `The attestation is only in the registry, not in ${repository} on GitHub: ${why}. \`gh attestation verify\` finds it only with \`--bundle-from-oci\`, also after this job runs again: it signs nothing twice. To store later attestations on GitHub as well, add to the job:
   permissions:
     attestations: write
-For private repositories, this also needs GitHub Enterprise Cloud. \`gh attestation verify --bundle-from-oci\` reads it from the registry.`,
+For private repositories, this also needs GitHub Enterprise Cloud.`,
     };
 }
 
@@ -64119,7 +64209,7 @@ For private repositories, this also needs GitHub Enterprise Cloud. \`gh attestat
 
 const PROVENANCE_TYPE = 'https://slsa.dev/provenance/v1';
 const BUILD_TYPE = 'https://actions.github.io/buildtypes/workflow/v1';
-function composeProvenance({ image, index, builds, revision, server, claims }) {
+function composeProvenance({ image, index, builds, server, claims }) {
     const name = (0,oci_reference/* formatRepository */.Sh)(image);
     const sorted = builds.toSorted((one, other) => (0,oci_platform/* byPlatform */.HE)(one, other));
     const digests = [...new Set([index, ...sorted.map(({ digest }) => digest)])];
@@ -64144,7 +64234,7 @@ function composeProvenance({ image, index, builds, revision, server, claims }) {
                 },
                 resolvedDependencies: [
                     { uri: `git+${repository}@${claims.ref}`, digest: { gitCommit: claims.sha } },
-                    ...builtCommit(repository, revision, claims),
+                    ...otherCommits(sorted, claims),
                     ...distinctInputs(sorted),
                     ...sorted.flatMap(provenance_describePlatform),
                 ],
@@ -64162,10 +64252,9 @@ function workflowPath({ repository, workflow_ref: reference }) {
     const path = reference.startsWith(`${repository}/`) ? reference.slice(repository.length + 1) : reference;
     return path.split('@')[0] ?? path;
 }
-function builtCommit(repository, revision, { sha }) {
-    if (revision === undefined || revision === '' || revision === sha)
-        return [];
-    return [{ uri: `git+${repository}@${revision}`, digest: { gitCommit: revision } }];
+function otherCommits(builds, { sha }) {
+    const commits = builds.flatMap(({ revision, source }) => revision === undefined || source === undefined || revision === sha ? [] : [[`git+${source}@${revision}`, revision]]);
+    return [...new Map(commits)].map(([uri, gitCommit]) => ({ uri, digest: { gitCommit } }));
 }
 function distinctInputs(builds) {
     const inputs = builds.flatMap(({ inputs = [] }) => inputs.map(serializeResource));
@@ -64183,7 +64272,8 @@ function serializeResource({ name, uri, digest, annotations }) {
 function sortKeys(fields) {
     return Object.fromEntries(Object.entries(fields).sort(([one], [other]) => (one < other ? -1 : 1)));
 }
-function provenance_describePlatform({ platform, system, digest, derivation, storePath }) {
+function provenance_describePlatform(build) {
+    const { platform, system, digest, derivation, storePath, revision, source } = build;
     const path = derivation ?? storePath;
     if (path === undefined)
         return [];
@@ -64191,7 +64281,12 @@ function provenance_describePlatform({ platform, system, digest, derivation, sto
         {
             name: (0,oci_platform/* formatPlatform */.Bq)(platform),
             uri: `nix:${path}`,
-            annotations: { image: digest, ...(storePath && { outputPath: storePath }), system },
+            annotations: {
+                image: digest,
+                ...(storePath && { outputPath: storePath }),
+                ...(source && revision && { revision }),
+                system,
+            },
         },
     ];
 }
@@ -64211,7 +64306,7 @@ function servicesFor({ repository_visibility: visibility }, server) {
     return { fulcio: `https://fulcio.${host}`, timestamp: `https://timestamp.${host}` };
 }
 async function signStatement(statement, { token }, services, limits = LIMITS) {
-    const { createBundle } = await Promise.all(/* import() */[__nccwpck_require__.e(690), __nccwpck_require__.e(179), __nccwpck_require__.e(15)]).then(__nccwpck_require__.bind(__nccwpck_require__, 27015));
+    const { createBundle } = await Promise.all(/* import() */[__nccwpck_require__.e(917), __nccwpck_require__.e(690), __nccwpck_require__.e(179), __nccwpck_require__.e(15)]).then(__nccwpck_require__.bind(__nccwpck_require__, 27015));
     try {
         const bytes = Buffer.from(await createBundle(statement, token, services, limits));
         return { bytes, logIndex: readLogIndex(bytes) };
@@ -64270,6 +64365,7 @@ function toLibraryError(error) {
 
 
 
+
 async function attest(request, tools) {
     const { images, index, builds, store } = request;
     const { registry, http, log } = tools;
@@ -64277,39 +64373,39 @@ async function attest(request, tools) {
     if (image === undefined)
         throw new Error('an index is attested in at least one repository');
     const name = (0,oci_reference/* formatReference */.FH)({ repository: image, digest: index.digest });
-    const found = await findAttestations(registry, images, subjectsOf(index, builds), PROVENANCE_TYPE);
-    const missing = found.filter(({ attestation }) => attestation === undefined);
-    if (missing.length === 0) {
-        log.info(`${name} is already attested, and so are its images`);
-        return { digest: attestationOf(found, index), existing: true };
-    }
-    const identity = await requestIdentity(request.identity, http, log.mask);
-    const { claims } = identity;
     const server = request.server.replace(/\/$/, '');
-    const statement = composeProvenance({
-        image,
-        index: index.digest,
-        builds,
-        revision: request.revision,
-        server,
-        claims,
-    });
+    const finding = findAttestations(registry, images, subjectsOf(index, builds), PROVENANCE_TYPE);
+    const identifying = requestIdentity(request.identity, http, log.mask);
+    await settleAll([finding, identifying]);
+    const found = await finding;
+    const identity = await identifying;
+    const { claims } = identity;
+    const signer = signerOf(claims, server);
+    const existing = found.map((one) => withAttestationOf(signer, one));
+    if (!existing.includes(undefined)) {
+        log.info(`${name} and its images are already attested, signed as ${signer.workflow}`);
+        return { digest: attestationOf(existing, index) };
+    }
+    const statement = composeProvenance({ image, index: index.digest, builds, server, claims });
     const services = request.services ?? servicesFor(claims, server);
     const { bytes, logIndex } = await signStatement(statement, identity, services, request.limits);
     const storing = storeWithGitHub(store, bytes, http);
-    await settleAll([storing, uploadBundle(registry, missing, bytes)]);
+    await settleAll([storing, uploadBundle(registry, found, bytes)]);
     const storage = await storing;
-    const attached = await attachBundle(registry, missing, bytes, PROVENANCE_TYPE);
+    const attached = await attachBundle(registry, found, bytes, PROVENANCE_TYPE);
     const logged = logIndex === undefined ? '' : `, with the entry ${logIndex} in the log of ${services.rekor}`;
-    log.info(`Attested ${name} and its ${builds.length} images: signed as ${server}/${claims.job_workflow_ref}${logged}`);
+    log.info(`Attested ${name} and its ${builds.length} images: signed as ${signer.workflow}${logged}`);
     if (!storage.stored)
         log.notice(storage.notice);
     const id = storage.stored ? storage.id : undefined;
     return {
-        digest: attestationOf([...attached, ...found], index),
-        existing: false,
+        digest: attestationOf(attached, index),
         ...(id !== undefined && { url: `${server}/${claims.repository}/attestations/${id}` }),
     };
+}
+function withAttestationOf(signer, found) {
+    const own = found.attestations.find((one) => isSameSigner(one.signer, signer));
+    return own && { ...found, attestation: own.digest };
 }
 function subjectsOf(index, builds) {
     const ofIndex = { mediaType: index.mediaType, digest: index.digest, size: index.bytes.length };
@@ -64317,8 +64413,8 @@ function subjectsOf(index, builds) {
     return [...new Map(all.map((subject) => [subject.digest, subject])).values()];
 }
 function attestationOf(subjects, { digest }) {
-    const ofIndex = subjects.find((one) => one.subject.digest === digest && one.attestation !== undefined);
-    if (ofIndex?.attestation === undefined)
+    const ofIndex = subjects.find((one) => one?.subject.digest === digest);
+    if (ofIndex === undefined)
         throw new Error('the index is attested');
     return ofIndex.attestation;
 }
@@ -64333,7 +64429,7 @@ function prepareAttestation({ attest: wanted, push, images, token }, { identity:
     log.mask(identity.token);
     const server = new URL(url).origin;
     const store = { api, repository, token };
-    return (index, members, revision) => attest({ images, index, builds: members.map(buildOf), revision, server, identity, store, ...signing }, { registry, http, log });
+    return (index, members) => attest({ images, index, builds: members.map(buildOf), server, identity, store, ...signing }, { registry, http, log });
 }
 function buildOf({ platform, system, image: { mediaType, digest, size }, info, record }) {
     return {
@@ -64344,6 +64440,8 @@ function buildOf({ platform, system, image: { mediaType, digest, size }, info, r
         size,
         derivation: record?.derivation,
         storePath: info?.storePath ?? record?.storePath,
+        revision: record?.revision,
+        source: record?.source,
         inputs: record?.inputs,
     };
 }
@@ -64612,7 +64710,7 @@ async function mergeImages(inputs, workflow, tools, signal) {
     const store = () => storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log);
     const storing = (0,lib_log/* withProgress */.E0)(log, 'copying images and pushing the index', store);
     const index = await beforeTags(storing, signal, log);
-    const attestation = attestIndex && (await beforeTags(attestIndex(index, members, commit.revision), signal, log));
+    const attestation = attestIndex && (await beforeTags(attestIndex(index, members), signal, log));
     const replan = async (tags) => {
         const now = await readTags(tags, commit, inputs, workflow, tools);
         const again = planTags(now.published, index.digest, platforms, newerCommits(now.relations));
@@ -65618,8 +65716,8 @@ var nix_nix = __nccwpck_require__(83020);
 var system = __nccwpck_require__(15294);
 // EXTERNAL MODULE: ./lib/oci/platform.js
 var platform = __nccwpck_require__(17122);
-// EXTERNAL MODULE: ./lib/run-mode.js + 153 modules
-var run_mode = __nccwpck_require__(51698);
+// EXTERNAL MODULE: ./lib/run-mode.js + 154 modules
+var run_mode = __nccwpck_require__(83747);
 // EXTERNAL MODULE: ./lib/secrets.js
 var secrets = __nccwpck_require__(80150);
 ;// CONCATENATED MODULE: ./lib/version.js
@@ -68915,6 +69013,7 @@ function copyFile(srcFile, destFile, force) {
 /* harmony export */   L5J: () => (/* binding */ unknown),
 /* harmony export */   NpB: () => (/* binding */ fallback),
 /* harmony export */   Oxt: () => (/* binding */ variant),
+/* harmony export */   PVZ: () => (/* binding */ tuple),
 /* harmony export */   Ru6: () => (/* binding */ maxLength),
 /* harmony export */   Wwf: () => (/* binding */ minValue),
 /* harmony export */   Y2b: () => (/* binding */ safeInteger),
@@ -68940,7 +69039,7 @@ function copyFile(srcFile, destFile, force) {
 /* harmony export */   z6Y: () => (/* binding */ check),
 /* harmony export */   zMY: () => (/* binding */ boolean)
 /* harmony export */ });
-/* unused harmony exports BASE64_REGEX, BIC_REGEX, CUID2_REGEX, DECIMAL_REGEX, DIGITS_REGEX, DOMAIN_REGEX, EMAIL_REGEX, EMOJI_REGEX, HEXADECIMAL_REGEX, HEX_COLOR_REGEX, IMEI_REGEX, IPV4_REGEX, IPV6_REGEX, IP_REGEX, ISO_DATE_REGEX, ISO_DATE_TIME_REGEX, ISO_DATE_TIME_SECOND_REGEX, ISO_TIMESTAMP_REGEX, ISO_TIME_REGEX, ISO_TIME_SECOND_REGEX, ISO_WEEK_REGEX, ISRC_REGEX, JWS_COMPACT_REGEX, KSUID_REGEX, MAC48_REGEX, MAC64_REGEX, MAC_REGEX, NANO_ID_REGEX, OCTAL_REGEX, RFC_EMAIL_REGEX, SLUG_REGEX, ULID_REGEX, UUID_REGEX, ValiError, _addIssue, _cloneDataset, _formatCase, _getByteCount, _getCodePointCount, _getGraphemeCount, _getLastMetadata, _getWordCount, _isLuhnAlgo, _isSameValueZero, _isValidObjectKey, _isValueMatch, _joinExpects, _standardSchema, _stringify, any, args, argsAsync, arrayAsync, assert, awaitAsync, base64, bic, bigint, blob, brand, bytes, cache, cacheAsync, checkAsync, checkItems, checkItemsAsync, codePoints, config, creditCard, cuid2, customAsync, date, decimal, deleteGlobalConfig, deleteGlobalMessage, deleteSchemaMessage, deleteSpecificMessage, description, digits, domain, email, emoji, empty, endsWith, entries, entriesFromList, entriesFromObjects, enum, enum_, everyItem, exactOptional, exactOptionalAsync, examples, excludes, fallbackAsync, file, filterItems, findItem, finite, flatten, flavor, forward, forwardAsync, function, function_, getDefault, getDefaults, getDefaultsAsync, getDescription, getExamples, getFallback, getFallbacks, getFallbacksAsync, getGlobalConfig, getGlobalMessage, getMetadata, getSchemaMessage, getSpecificMessage, getTitle, graphemes, gtValue, guard, hash, hexColor, hexadecimal, imei, includes, instance, intersect, intersectAsync, ip, ipv4, ipv6, isOfKind, isOfType, isValiError, isbn, isoDate, isoDateTime, isoDateTimeSecond, isoTime, isoTimeSecond, isoTimestamp, isoWeek, isrc, jwsCompact, keyof, ksuid, lazy, lazyAsync, looseObjectAsync, looseTuple, looseTupleAsync, ltValue, mac, mac48, mac64, map, mapAsync, mapItems, maxBytes, maxCodePoints, maxEntries, maxGraphemes, maxSize, maxWords, message, metadata, mimeType, minBytes, minCodePoints, minEntries, minGraphemes, minSize, minWords, multipleOf, nan, nanoid, never, nonNullable, nonNullableAsync, nonNullish, nonNullishAsync, nonOptional, nonOptionalAsync, normalize, notBytes, notCodePoints, notEntries, notGraphemes, notLength, notSize, notValue, notValues, notWords, null_, nullableAsync, nullishAsync, objectAsync, objectWithRest, objectWithRestAsync, octal, omit, optionalAsync, parseAsync, parseBoolean, parseJson, parserAsync, partial, partialAsync, partialCheck, partialCheckAsync, pick, pipeAsync, promise, rawCheckAsync, rawTransform, rawTransformAsync, readonly, recordAsync, reduceItems, required, requiredAsync, returns, returnsAsync, rfcEmail, safeParseAsync, safeParser, safeParserAsync, set, setAsync, setGlobalConfig, setGlobalMessage, setSchemaMessage, setSpecificMessage, size, slug, someItem, sortItems, startsWith, strictObjectAsync, strictTupleAsync, stringifyJson, summarize, symbol, title, toBigint, toBoolean, toCamelCase, toDate, toKebabCase, toLowerCase, toMaxValue, toMinValue, toNumber, toPascalCase, toSnakeCase, toString, toUpperCase, transformAsync, trim, trimEnd, trimStart, tuple, tupleAsync, tupleWithRest, tupleWithRestAsync, ulid, undefined, undefined_, undefinedable, undefinedableAsync, unionAsync, unwrap, url, uuid, value, values, variantAsync, void, void_, words */
+/* unused harmony exports BASE64_REGEX, BIC_REGEX, CUID2_REGEX, DECIMAL_REGEX, DIGITS_REGEX, DOMAIN_REGEX, EMAIL_REGEX, EMOJI_REGEX, HEXADECIMAL_REGEX, HEX_COLOR_REGEX, IMEI_REGEX, IPV4_REGEX, IPV6_REGEX, IP_REGEX, ISO_DATE_REGEX, ISO_DATE_TIME_REGEX, ISO_DATE_TIME_SECOND_REGEX, ISO_TIMESTAMP_REGEX, ISO_TIME_REGEX, ISO_TIME_SECOND_REGEX, ISO_WEEK_REGEX, ISRC_REGEX, JWS_COMPACT_REGEX, KSUID_REGEX, MAC48_REGEX, MAC64_REGEX, MAC_REGEX, NANO_ID_REGEX, OCTAL_REGEX, RFC_EMAIL_REGEX, SLUG_REGEX, ULID_REGEX, UUID_REGEX, ValiError, _addIssue, _cloneDataset, _formatCase, _getByteCount, _getCodePointCount, _getGraphemeCount, _getLastMetadata, _getWordCount, _isLuhnAlgo, _isSameValueZero, _isValidObjectKey, _isValueMatch, _joinExpects, _standardSchema, _stringify, any, args, argsAsync, arrayAsync, assert, awaitAsync, base64, bic, bigint, blob, brand, bytes, cache, cacheAsync, checkAsync, checkItems, checkItemsAsync, codePoints, config, creditCard, cuid2, customAsync, date, decimal, deleteGlobalConfig, deleteGlobalMessage, deleteSchemaMessage, deleteSpecificMessage, description, digits, domain, email, emoji, empty, endsWith, entries, entriesFromList, entriesFromObjects, enum, enum_, everyItem, exactOptional, exactOptionalAsync, examples, excludes, fallbackAsync, file, filterItems, findItem, finite, flatten, flavor, forward, forwardAsync, function, function_, getDefault, getDefaults, getDefaultsAsync, getDescription, getExamples, getFallback, getFallbacks, getFallbacksAsync, getGlobalConfig, getGlobalMessage, getMetadata, getSchemaMessage, getSpecificMessage, getTitle, graphemes, gtValue, guard, hash, hexColor, hexadecimal, imei, includes, instance, intersect, intersectAsync, ip, ipv4, ipv6, isOfKind, isOfType, isValiError, isbn, isoDate, isoDateTime, isoDateTimeSecond, isoTime, isoTimeSecond, isoTimestamp, isoWeek, isrc, jwsCompact, keyof, ksuid, lazy, lazyAsync, looseObjectAsync, looseTuple, looseTupleAsync, ltValue, mac, mac48, mac64, map, mapAsync, mapItems, maxBytes, maxCodePoints, maxEntries, maxGraphemes, maxSize, maxWords, message, metadata, mimeType, minBytes, minCodePoints, minEntries, minGraphemes, minSize, minWords, multipleOf, nan, nanoid, never, nonNullable, nonNullableAsync, nonNullish, nonNullishAsync, nonOptional, nonOptionalAsync, normalize, notBytes, notCodePoints, notEntries, notGraphemes, notLength, notSize, notValue, notValues, notWords, null_, nullableAsync, nullishAsync, objectAsync, objectWithRest, objectWithRestAsync, octal, omit, optionalAsync, parseAsync, parseBoolean, parseJson, parserAsync, partial, partialAsync, partialCheck, partialCheckAsync, pick, pipeAsync, promise, rawCheckAsync, rawTransform, rawTransformAsync, readonly, recordAsync, reduceItems, required, requiredAsync, returns, returnsAsync, rfcEmail, safeParseAsync, safeParser, safeParserAsync, set, setAsync, setGlobalConfig, setGlobalMessage, setSchemaMessage, setSpecificMessage, size, slug, someItem, sortItems, startsWith, strictObjectAsync, strictTupleAsync, stringifyJson, summarize, symbol, title, toBigint, toBoolean, toCamelCase, toDate, toKebabCase, toLowerCase, toMaxValue, toMinValue, toNumber, toPascalCase, toSnakeCase, toString, toUpperCase, transformAsync, trim, trimEnd, trimStart, tupleAsync, tupleWithRest, tupleWithRestAsync, ulid, undefined, undefined_, undefinedable, undefinedableAsync, unionAsync, unwrap, url, uuid, value, values, variantAsync, void, void_, words */
 //#region src/storages/globalConfig/globalConfig.ts
 let store$4;
 const DEFAULT_CONFIG = {

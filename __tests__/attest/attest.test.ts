@@ -1,9 +1,10 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
+import type { Claims } from '../../src/attest/identity.ts'
 import { digestOf } from '../support/digest.ts'
 import type { GitHost } from '../support/git-host.ts'
 import { ALL_SYSTEMS, openRegistry } from '../support/merging.ts'
 import type { TestRegistry } from '../support/registry.ts'
-import { identityToken, REQUEST_TOKEN, type Sigstore, SUBJECT } from '../support/sigstore.ts'
+import { CLAIMS, identityToken, REQUEST_TOKEN, type Sigstore, SUBJECT } from '../support/sigstore.ts'
 import {
   attestWith,
   holdWaves,
@@ -18,7 +19,9 @@ import {
 } from './attesting.ts'
 
 const BUNDLE = 'application/vnd.dev.sigstore.bundle.v0.3+json'
+const PREDICATE_TYPE = 'dev.sigstore.bundle.predicateType'
 const PROVENANCE = 'https://slsa.dev/provenance/v1'
+const [WORKFLOW] = CLAIMS.job_workflow_ref.split('@')
 
 let sigstore: Sigstore
 let git: GitHost
@@ -40,8 +43,8 @@ describe.each([
 
   test('the index and each image get the same attestation, signed once', async () => {
     const published = await publish([registry])
-    const { digest, existing, url } = await attestWith({ registries: [registry], published, sigstore, git })
-    expect({ existing, url }).toEqual({ existing: false, url: 'https://github.com/Owner/App/attestations/1' })
+    const { digest, url } = await attestWith({ registries: [registry], published, sigstore, git })
+    expect(url).toBe('https://github.com/Owner/App/attestations/1')
     const subjects = [published.digest, ...published.images.map(({ image }) => image.digest)]
     const bundles = new Set<string>()
     for (const subject of subjects) {
@@ -50,7 +53,7 @@ describe.each([
       expect(entries).toHaveLength(1)
       expect(entry).toMatchObject({
         artifactType: BUNDLE,
-        annotations: { 'dev.sigstore.bundle.predicateType': PROVENANCE },
+        annotations: { [PREDICATE_TYPE]: PROVENANCE },
       })
       const manifest = JSON.parse(String(registry.manifest('app', attestation)?.bytes))
       const bundle = await registry.blob('app', manifest.layers[0].digest)
@@ -68,7 +71,7 @@ describe.each([
         },
         annotations: {
           'dev.sigstore.bundle.content': 'dsse-envelope',
-          'dev.sigstore.bundle.predicateType': PROVENANCE,
+          [PREDICATE_TYPE]: PROVENANCE,
         },
       })
     }
@@ -92,33 +95,97 @@ describe.each([
     const first = await attestWith(call)
     const before = new Map(registry.tags('app'))
     const count = registry.requests.length
-    expect(await attestWith(call)).toEqual({ digest: first.digest, existing: true })
-    expect(sigstore.requests).toHaveLength(3)
+    expect(await attestWith(call)).toEqual({ digest: first.digest })
+    expect(signatures()).toBe(1)
     expect(git.bundles).toHaveLength(1)
     expect(registry.tags('app')).toEqual(before)
     expect(registry.requests.slice(count).filter(({ method }) => method !== 'GET' && method !== 'HEAD')).toEqual([])
     expect(lines.at(-1)).toContain('already attested')
   })
 
-  test('only what lacks an attestation gets one', async () => {
+  test('a new index and all of its images get the same attestation, also an image that has another one', async () => {
     const one = await publish([registry], ['x86_64-linux'])
     await attestWith({ registries: [registry], published: one, sigstore, git })
-    const [{ image } = { image: { digest: '' } }] = one.images
-    const before = await referrersOf(registry, image.digest)
     const published = await publish([registry])
     await attestWith({ registries: [registry], published, sigstore, git })
-    expect(await referrersOf(registry, image.digest)).toEqual(before)
-    expect(await referrersOf(registry, published.digest)).toHaveLength(1)
+    expect(await bundlesOf(registry, published.digest)).toEqual(git.bundles.slice(1))
+    const [unchanged, added] = published.images.map(({ image }) => image.digest)
+    expect(await bundlesOf(registry, unchanged)).toEqual(git.bundles)
+    expect(await bundlesOf(registry, added)).toEqual(git.bundles.slice(1))
+  })
+
+  test.each<[string, Partial<Claims>]>([
+    ['another branch', { ref: 'refs/heads/feature', job_workflow_ref: `${WORKFLOW}@refs/heads/feature` }],
+    ['another workflow', { job_workflow_ref: 'Owner/App/.github/workflows/other.yml@refs/heads/main' }],
+    // The signer of all runs that call the same version of a reusable workflow is the same.
+    ['another branch that calls the same workflow', { ref: 'refs/heads/feature' }],
+    ['another repository that calls the same workflow', { repository: 'Owner/Fork' }],
+  ])('the attestation of %s is not that of this run, which adds one of its own', async (_, claims) => {
+    const published = await publish([registry])
+    const other = await openSigstore({ ...CLAIMS, ...claims })
+    await attestWith({ registries: [registry], published, sigstore: other, git })
+    const { digest } = await attestWith({ registries: [registry], published, sigstore, git })
+    expect(await attestWith({ registries: [registry], published, sigstore, git })).toEqual({ digest })
+    expect(signatures()).toBe(1)
+    for (const subject of [published.digest, ...published.images.map(({ image }) => image.digest)]) {
+      const [theirs, own = ''] = await bundlesOf(registry, subject)
+      expect([theirs, own]).toEqual(git.bundles)
+      sigstore.verify(Buffer.from(own), 'public')
+    }
+  })
+
+  test.each<[string, (bundle: string) => string]>([
+    ['is not a bundle', () => '{}'],
+    ['has no certificate', (bundle) => bundle.replace('"certificate"', '"publicKey"')],
+    ['has a certificate that can’t be read', (bundle) => bundle.replace(/("rawBytes":")[^"]{9}/, '$1AAAAAAAAA')],
+    ['has a certificate that is too long', (bundle) => bundle.replace('"rawBytes":"', `$&${'\\n'.repeat(40_000)}`)],
+    ['is too large', (bundle) => bundle + ' '.repeat(4 * 1024 * 1024)],
+    [
+      'is about another image',
+      (bundle) => {
+        const { dsseEnvelope, ...rest } = JSON.parse(bundle)
+        const statement = JSON.parse(Buffer.from(dsseEnvelope.payload, 'base64').toString())
+        const subject = [{ name: 'a', digest: { sha256: '0'.repeat(64) } }]
+        const payload = Buffer.from(JSON.stringify({ ...statement, subject })).toString('base64')
+        return JSON.stringify({ ...rest, dsseEnvelope: { ...dsseEnvelope, payload } })
+      },
+    ],
+  ])('an attestation that %s does not count', async (_, change) => {
+    const published = await publish([registry])
+    const elsewhere = await openRegistry({ referrers: true })
+    await publish([elsewhere])
+    await attestWith({ registries: [elsewhere], published, sigstore, git })
+    const bundle = change(git.bundles[0] ?? '')
+    expect(bundle).not.toBe(git.bundles[0])
+    for (const subject of [published.digest, ...published.images.map(({ image }) => image.digest)])
+      await seedReferrer(registry, subject, { [PREDICATE_TYPE]: PROVENANCE }, referrers, bundle)
+    await attestWith({ registries: [registry], published, sigstore, git })
+    expect(signatures()).toBe(2)
+    expect(await bundlesOf(registry, published.digest)).toEqual([bundle, git.bundles[1]])
   })
 
   test('attestations of other types remain, and are no provenance', async () => {
     const published = await publish([registry])
-    const other = { 'dev.sigstore.bundle.predicateType': 'https://spdx.dev/Document' }
+    const other = { [PREDICATE_TYPE]: 'https://spdx.dev/Document' }
     const entry = await seedReferrer(registry, published.digest, other, referrers)
     await attestWith({ registries: [registry], published, sigstore, git })
     const entries = await referrersOf(registry, published.digest)
     expect(entries).toHaveLength(2)
     expect(entries[0]).toEqual(entry)
+  })
+
+  test('a repeated run reads the bundle once, and the rest at the same time', async () => {
+    const published = await publish([registry])
+    await attestWith({ registries: [registry], published, sigstore, git })
+    const waves = holdWaves(registry, (kind) => (kind === 'GET blob' ? 1 : 3))
+    await attestWith({ registries: [registry], published, sigstore, git })
+    expect(waves).toEqual([
+      '3 × GET referrers',
+      ...(referrers ? [] : ['3 × GET manifest by tag']),
+      '3 × GET manifest by digest',
+      '1 × GET blob',
+    ])
+    expect(signatures()).toBe(1)
   })
 
   test.each([1, 2, 8])(
@@ -142,12 +209,25 @@ describe.each([
   )
 })
 
+/** The number of times that this run's services have signed. */
+function signatures(): number {
+  return sigstore.requests.filter(({ service }) => service === 'fulcio').length
+}
+
+/** The bundles that are attached to a manifest, in the order of their lists. */
+async function bundlesOf(registry: TestRegistry, digest = ''): Promise<readonly string[]> {
+  const entries = await referrersOf(registry, digest)
+  const layers = entries.map((entry) => JSON.parse(String(registry.manifest('app', entry.digest)?.bytes)).layers[0])
+  return Promise.all(layers.map(async (layer) => String(await registry.blob('app', layer.digest))))
+}
+
 /** Adds a referrer, like another tool would. Returns its entry. */
 async function seedReferrer(
   registry: TestRegistry,
   digest: string,
   annotations: Readonly<Record<string, string>>,
   listed: boolean,
+  bundle = '{}',
 ): Promise<object> {
   const mediaType = 'application/vnd.oci.image.manifest.v1+json'
   const config = {
@@ -156,7 +236,12 @@ async function seedReferrer(
     size: 2,
   }
   const subject = { mediaType: 'application/vnd.oci.image.index.v1+json', digest, size: 1 }
-  const manifest = { schemaVersion: 2, mediaType, artifactType: BUNDLE, config, layers: [config], subject, annotations }
+  const layer = {
+    mediaType: BUNDLE,
+    digest: await registry.seedBlob('app', Buffer.from(bundle)),
+    size: Buffer.byteLength(bundle),
+  }
+  const manifest = { schemaVersion: 2, mediaType, artifactType: BUNDLE, config, layers: [layer], subject, annotations }
   const bytes = Buffer.from(JSON.stringify(manifest))
   const entry = {
     mediaType,
@@ -191,7 +276,6 @@ test('an attestation that was deleted is made again, and its entry is replaced i
   const { digest } = await attestWith(call)
   await fetch(`http://${registry.host}/v2/app/manifests/${digest}`, { method: 'DELETE' })
   const again = await attestWith(call)
-  expect(again.existing).toBe(false)
   expect((await referrersOf(registry, published.digest)).map((one) => one.digest)).toEqual([again.digest])
 })
 
@@ -229,7 +313,7 @@ describe('if something fails, only the attestation is missing:', () => {
     const message = await refusalOf(attestWith(call))
     expect(registry.tags('app').get('latest')).toBe(published.digest)
     repair()
-    expect(await attestWith(call)).toMatchObject({ existing: false })
+    await attestWith(call)
     expect(await referrersOf(registry, published.digest)).toHaveLength(1)
     return message
   }
@@ -287,4 +371,9 @@ test.each([
   expect(notices).toHaveLength(1)
   expect(notices[0]).toContain(why)
   expect(notices[0]).toContain('permissions:\n    attestations: write')
+  // A later run with the permission does not sign again, so the notice must not promise that.
+  await attestWith({ ...call, git })
+  expect(git.bundles).toEqual([])
+  expect(notices[0]).toContain('finds it only with `--bundle-from-oci`, also after this job runs again')
+  expect(notices[0]).toContain('To store later attestations on GitHub as well')
 })

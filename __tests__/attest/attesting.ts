@@ -1,6 +1,6 @@
 import { afterEach } from '@jest/globals'
 import { type AttestRequest, attest, type IndexAttestation } from '../../src/attest/attest.ts'
-import { requireIdentity } from '../../src/attest/identity.ts'
+import { type Claims, requireIdentity } from '../../src/attest/identity.ts'
 import { readIdentitySource } from '../../src/context.ts'
 import { ActionError } from '../../src/errors.ts'
 import { createHttp } from '../../src/http/client.ts'
@@ -35,7 +35,7 @@ const log: JobLog = {
 }
 
 /** Sigstore for this test. */
-export async function openSigstore(claims: object = CLAIMS): Promise<Sigstore> {
+export async function openSigstore(claims: Partial<Claims> = CLAIMS): Promise<Sigstore> {
   const sigstore = await startSigstore(claims)
   afterwards(sigstore.close)
   return sigstore
@@ -62,7 +62,7 @@ export function openClient(): { readonly registry: Registry; readonly http: Retu
 export interface PublishedIndex {
   readonly digest: Digest
   readonly images: readonly Pushed[]
-  readonly request: Pick<AttestRequest, 'index' | 'builds' | 'revision'>
+  readonly request: Pick<AttestRequest, 'index' | 'builds'>
 }
 
 /** Pushes an index of images to repositories named `app`. The first registry's is to be attested. */
@@ -84,13 +84,14 @@ export async function publish(
     images: first.images,
     request: {
       index: { bytes: stored.bytes, digest, mediaType: OCI_INDEX },
-      revision: COMMIT,
       builds: first.images.map(({ image, platform }, at) => ({
         ...image,
         digest: image.digest as Digest,
         platform: { os: 'linux', ...platform },
         system: systems[at] ?? '',
         derivation: `/nix/store/${'d'.repeat(32)}-app-${at}.drv`,
+        revision: COMMIT,
+        source: 'https://github.com/Owner/App',
         storePath: `/nix/store/${'s'.repeat(32)}-app-${at}`,
         inputs: [{ name: 'nixpkgs', uri: 'git+https://github.com/NixOS/nixpkgs@1', digest: { gitCommit: '1' } }],
       })),

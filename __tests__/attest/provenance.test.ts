@@ -1,5 +1,6 @@
-import { expect, test } from '@jest/globals'
-import { type BuildDescription, composeProvenance } from '../../src/attest/provenance.ts'
+import { describe, expect, test } from '@jest/globals'
+import { type BuildDescription, composeProvenance, type PlatformBuild } from '../../src/attest/provenance.ts'
+import type { ResourceDescriptor } from '../../src/nix/flake-lock.ts'
 import { CLAIMS } from '../support/sigstore.ts'
 
 const index = `sha256:${'0'.repeat(64)}` as const
@@ -20,6 +21,8 @@ const description: BuildDescription = {
       platform: { os: 'linux', architecture: 'arm64' },
       system: 'aarch64-linux',
       digest: arm64,
+      revision: CLAIMS.sha,
+      source: 'https://github.com/Owner/App',
       derivation: '/nix/store/b-app.drv',
       storePath: '/nix/store/b-app',
       inputs: [nixpkgs],
@@ -28,11 +31,12 @@ const description: BuildDescription = {
       platform: { os: 'linux', architecture: 'amd64' },
       system: 'x86_64-linux',
       digest: amd64,
+      revision: CLAIMS.sha,
+      source: 'https://github.com/Owner/App',
       storePath: '/nix/store/a-app',
       inputs: [{ uri: 'path:./lib' }, nixpkgs],
     },
   ],
-  revision: CLAIMS.sha,
   server: 'https://github.com',
   claims: CLAIMS,
 }
@@ -68,12 +72,17 @@ test('the provenance names the images, the workflow, the commit, the inputs and 
           {
             name: 'linux/amd64',
             uri: 'nix:/nix/store/a-app',
-            annotations: { image: amd64, outputPath: '/nix/store/a-app', system: 'x86_64-linux' },
+            annotations: { image: amd64, outputPath: '/nix/store/a-app', revision: CLAIMS.sha, system: 'x86_64-linux' },
           },
           {
             name: 'linux/arm64',
             uri: 'nix:/nix/store/b-app.drv',
-            annotations: { image: arm64, outputPath: '/nix/store/b-app', system: 'aarch64-linux' },
+            annotations: {
+              image: arm64,
+              outputPath: '/nix/store/b-app',
+              revision: CLAIMS.sha,
+              system: 'aarch64-linux',
+            },
           },
         ],
       },
@@ -94,12 +103,48 @@ test('the order of the platforms and of the fields of their inputs does not matt
   expect(composeProvenance({ ...description, builds })).toBe(composeProvenance(description))
 })
 
-test('a commit other than that of the run is a dependency of its own', () => {
-  const { predicate } = JSON.parse(composeProvenance({ ...description, revision: 'f'.repeat(40) }))
-  expect(predicate.buildDefinition.resolvedDependencies.slice(0, 2)).toEqual([
-    { uri: 'git+https://github.com/Owner/App@refs/heads/main', digest: { gitCommit: CLAIMS.sha } },
-    { uri: `git+https://github.com/Owner/App@${'f'.repeat(40)}`, digest: { gitCommit: 'f'.repeat(40) } },
-  ])
+describe('commits other than that of the run', () => {
+  const [one, other] = ['e'.repeat(40), 'f'.repeat(40)]
+  const OWN = 'https://github.com/Owner/App'
+
+  /** The commits of the provenance, and those of the platforms. */
+  function commitsOf(...commits: readonly Pick<PlatformBuild, 'revision' | 'source'>[]) {
+    const builds = description.builds.map((build, at) => ({ ...build, inputs: [], ...commits[at] }))
+    const { predicate } = JSON.parse(composeProvenance({ ...description, builds }))
+    const all: readonly ResourceDescriptor[] = predicate.buildDefinition.resolvedDependencies
+    const listed = all.filter(({ digest }) => digest !== undefined)
+    expect(listed[0]?.digest).toEqual({ gitCommit: CLAIMS.sha })
+    const platforms = all.filter(({ name }) => name !== undefined)
+    return {
+      listed: listed.slice(1).map(({ uri }) => uri),
+      platforms: platforms.map(({ name, annotations }) => [name, annotations?.revision]),
+    }
+  }
+
+  test('are dependencies of their own, with their repositories', () => {
+    const fork = 'https://github.com/Fork/App'
+    expect(commitsOf({ revision: one, source: OWN }, { revision: other, source: fork })).toEqual({
+      listed: [`git+${fork}@${other}`, `git+${OWN}@${one}`],
+      platforms: [
+        ['linux/amd64', other],
+        ['linux/arm64', one],
+      ],
+    })
+  })
+
+  test('are listed once', () => {
+    const commit = { revision: one, source: OWN }
+    expect(commitsOf(commit, commit).listed).toEqual([`git+${OWN}@${one}`])
+  })
+
+  test('are not listed if their repository is unknown', () => {
+    const { listed, platforms } = commitsOf(
+      { revision: one, source: undefined },
+      { revision: other, source: undefined },
+    )
+    expect(listed).toEqual([])
+    expect(platforms.map(([, revision]) => revision)).toEqual([undefined, undefined])
+  })
 })
 
 test('a reusable workflow is the builder, and its caller the workflow', () => {

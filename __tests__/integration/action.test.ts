@@ -79,6 +79,7 @@ describe('building and merging two systems', () => {
       // Docker writes the manifest, without the annotations, and there is no SBOM.
       ...(by === 'registry' && { labels: [], sbom: expect.stringMatching(/^sha256:/) }),
       revision: '0123456789abcdef0123456789abcdef01234567',
+      source: 'https://github.com/Owner/App',
       derivation: expect.stringMatching(/\/nix\/store\/.*\.drv$/),
       job: { id: 'images', total: 2, inputs: expect.stringMatching(/^[0-9a-f]{16}$/) },
       run: { id: '1234567890', attempt: 2 },

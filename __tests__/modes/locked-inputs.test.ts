@@ -34,7 +34,7 @@ describe('the inputs of a flake are those of its lock file', () => {
   test.each([
     ['a path', (path: string) => ({ flake: path })],
     ['a URL of a path', (path: string) => ({ flake: `path:${path}` })],
-    ['a Git repository', (path: string) => ({ flake: `git+file://${path}?ref=main` })],
+    ['a Git repository', (path: string) => ({ flake: `git+file://${path}` })],
     ['an installable', (path: string) => ({ installable: `${path}#app` })],
   ])('if it is %s', async (_, sourceOf) => {
     expect(await findLockedInputs({ ...source, ...sourceOf(folder) }, log)).toEqual([nixpkgs])
@@ -52,12 +52,22 @@ describe('the inputs are unknown', () => {
     ['of a flake that Nix fetches', { flake: 'github:owner/app' }],
     ['of a flake from the registry', { installable: 'nixpkgs#hello' }],
     ['if an input is replaced', { nixArgs: ['--override-input', 'nixpkgs', 'github:NixOS/nixpkgs/master'] }],
+    ['if the lock file is not written', { nixArgs: ['--no-write-lock-file'] }],
+    ['if another lock file is written', { nixArgs: ['--output-lock-file', 'other.lock'] }],
     ['of a file', { file: 'default.nix' }],
     ['of an archive', { installable: './image.tar.gz' }],
   ])('%s', async (_, more) => {
     expect(await findLockedInputs({ ...source, flake: folder, ...more }, log)).toBeUndefined()
     expect(lines).toEqual([])
   })
+
+  test.each(['ref=main', `rev=${rev}`])(
+    'of a Git repository with ?%s, whose lock file is of another commit',
+    async (query) => {
+      expect(await findLockedInputs({ ...source, flake: `git+file://${folder}?${query}` }, log)).toBeUndefined()
+      expect(lines).toEqual([])
+    },
+  )
 
   test('of a flake without a lock file', async () => {
     await rm(join(folder, 'flake.lock'))

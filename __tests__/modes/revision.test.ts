@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { readWorkflow } from '../../src/context.ts'
-import { chooseRevision, findRevision, sourceFolder } from '../../src/modes/revision.ts'
+import { chooseRevision, findRevision, findSourceRepository, sourceFolder, sourceOf } from '../../src/modes/revision.ts'
 
 const RUN = '1'.repeat(40)
 const BUILT = '2'.repeat(40)
@@ -68,6 +68,50 @@ describe('the commit of a build', () => {
 
   test('is the run’s for a flake that Nix fetches', async () => {
     expect(await find('github:owner/app')).toEqual({ revision: RUN, notices: [] })
+  })
+})
+
+describe('the repository of the commit', () => {
+  const OWN = 'https://github.com/Owner/App'
+  const sourceAt = (flake: string, revision: string) =>
+    findSourceRepository({ ...source, flake }, revision, readWorkflow(env))
+
+  test('is the remote of the checkout, which may be of another repository than the run’s', async () => {
+    const head = await commit()
+    expect(await sourceAt(folder, head)).toBeUndefined()
+    await git('remote', 'add', 'origin', 'https://user:not-to-be-seen@github.com/o/app.git')
+    expect(await sourceAt(folder, head)).toBe('https://github.com/o/app')
+    await git('remote', 'set-url', 'origin', 'git@github.com:owner/app.git')
+    expect(await sourceAt(folder, head)).toBe(OWN)
+  })
+
+  test('is the run’s for its commit, unless Nix fetches the source', async () => {
+    expect(await sourceAt(folder, RUN)).toBe(OWN)
+    expect(await sourceAt('github:owner/app', RUN)).toBeUndefined()
+  })
+
+  test.each(['ref=v1', 'dir=x&rev=1'])(
+    'is unknown for a flake with ?%s: another commit may be built',
+    async (query) => {
+      expect(await sourceAt(`git+file://${folder}?${query}`, RUN)).toBeUndefined()
+    },
+  )
+
+  test.each([
+    ['https://github.com/Owner/App', OWN],
+    ['https://x:y@github.com/owner/app.git/', OWN],
+    ['ssh://git@github.com:22/Owner/App.git', OWN],
+    ['git@github.com:Owner/App', OWN],
+    ['github.com:Owner/App.git', OWN],
+    ['http://127.0.0.1:3000/o/app.git?a#b', 'http://127.0.0.1:3000/o/app'],
+    ['git@github.com:o/app.git', undefined],
+    ['https://github.com/Owner/App2', 'https://github.com/Owner/App2'],
+    ['https://example.org/Owner/App', 'https://example.org/Owner/App'],
+    ['/srv/git/app.git', undefined],
+    ['file:///srv/git/app.git', undefined],
+    ['../app', undefined],
+  ])('of the remote %s is %s', (remote, expected) => {
+    expect(sourceOf(remote, OWN)).toBe(expected)
   })
 })
 

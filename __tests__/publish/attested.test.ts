@@ -18,7 +18,7 @@ import {
   writesTo,
 } from '../support/merging.ts'
 import type { FaultOf, TestRegistry } from '../support/registry.ts'
-import { type Sigstore, SUBJECT } from '../support/sigstore.ts'
+import { CLAIMS, type Sigstore, SUBJECT } from '../support/sigstore.ts'
 
 const NEXT = '9'.repeat(40)
 const derivation = (name: string) => `/nix/store/${'d'.repeat(32)}-${name}.drv`
@@ -104,6 +104,22 @@ describe('with `attest`, a merge', () => {
     ])
   })
 
+  test('names the commit of each image, with the repository that has it', async () => {
+    const { digests } = await built()
+    const [one = '', other = ''] = digests.split('\n')
+    const source = 'https://github.com/Other/App'
+    const changed = [
+      rewrite(one, { revision: COMMIT, source: 'https://github.com/Owner/App' }),
+      rewrite(other, { revision: NEXT, source }),
+    ]
+    const { outputs } = await mergeWith(registry, { ...wanted, digests: changed.join('\n') }, attested())
+    const { predicate } = await statementOf(outputs.attestation ?? '')
+    const [run, next, , ...platforms] = predicate.buildDefinition.resolvedDependencies
+    expect(run.digest).toEqual({ gitCommit: COMMIT })
+    expect(next).toEqual({ uri: `git+${source}@${NEXT}`, digest: { gitCommit: NEXT } })
+    expect(platforms).toMatchObject([{ annotations: { revision: COMMIT } }, { annotations: { revision: NEXT } }])
+  })
+
   test.each([
     ['lists', true],
     ['does not list', false],
@@ -111,15 +127,30 @@ describe('with `attest`, a merge', () => {
     registry = await openRegistry({ referrers })
     const { digests } = await built()
     const first = await mergeWith(registry, { ...wanted, digests }, attested())
-    const signed = sigstore.requests.length
     const again = await mergeWith(registry, { ...wanted, digests }, attested())
     const later = await mergeWith(registry, { ...wanted, digests }, attested({ sha: NEXT }))
     for (const { outputs } of [again, later])
       expect(outputs).toMatchObject({ digest: first.outputs.digest, attestation: first.outputs.attestation })
-    expect(sigstore.requests).toHaveLength(signed)
+    expect(sigstore.requests.filter(({ service }) => service === 'fulcio')).toHaveLength(1)
     expect(git.bundles).toHaveLength(1)
     expect(await referrersOf(registry, first.outputs.digest ?? '')).toHaveLength(1)
   })
+
+  test.each(['refs/heads/feature', 'refs/tags/v1.0.0'])(
+    'attests an unchanged index that %s has published from the same commit',
+    async (ref) => {
+      const { digests, images } = await built()
+      const signer = CLAIMS.job_workflow_ref.replace(/@.*/, `@${ref}`)
+      const other = await openSigstore({ ...CLAIMS, ref, job_workflow_ref: signer })
+      const first = await mergeWith(registry, { ...wanted, tags: '{sha}', digests }, attested({ sigstore: other }))
+      const { outputs } = await mergeWith(registry, { ...wanted, digests }, attested())
+      expect(outputs.digest).toBe(first.outputs.digest)
+      // Verifies that this run's services have signed it.
+      await statementOf(outputs.attestation ?? '')
+      for (const subject of [outputs.digest ?? '', ...images])
+        expect(await referrersOf(registry, subject)).toHaveLength(2)
+    },
+  )
 
   test('attests an unchanged index that was published without provenance', async () => {
     const { digests } = await built()

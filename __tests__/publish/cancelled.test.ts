@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, test } from '@jest/globals'
 import type { Cancellation } from '../../src/process/cancellation.ts'
+import { openSigstore } from '../attest/attesting.ts'
 import {
   lines,
   mergeWith,
@@ -65,6 +66,17 @@ describe('a merge that is cancelled before a tag moves', () => {
     expect(lines).toContain('Cancelled: no tag has moved')
     expect(said).toEqual([])
     expect(tags()).toEqual(allAt(old))
+  })
+
+  test('ends immediately while it signs provenance, even if Sigstore does not answer', async () => {
+    const sigstore = await openSigstore()
+    sigstore.setFault('fulcio', () => controller.abort())
+    const merging = mergeWith(registry, { ...inputs, attest: 'true' }, { cancellation, sigstore })
+    expect(await merging.then(() => 'none', String)).toContain('The step was cancelled')
+    expect(lines).toContain('Cancelled: no tag has moved')
+    expect(said).toEqual([])
+    expect(tags()).toEqual(allAt(old))
+    expect(writesTo(registry)).toEqual([expect.stringMatching(/^PUT .*\/manifests\/sha256:/)])
   })
 
   test('keeps the step waiting until it has ended', async () => {

@@ -86,6 +86,12 @@ describe('a record that is not valid', () => {
       { ...record, compression: 'xz' },
       /"compression": is not a layer compression/,
     ],
+    [
+      'a source with credentials',
+      { ...record, source: 'https://a:b@example.org/o/app' },
+      /"source": is not the URL of/,
+    ],
+    ['a source that is a path', { ...record, source: '/srv/app' }, /"source": is not the URL of/],
     ['a derivation outside of a store', { ...record, derivation: 'app.drv' }, /"derivation": is not a store path/],
     ['an input without a URI', { ...record, inputs: [{ name: 'nixpkgs' }] }, /"inputs\.0/],
     ['a job without an id', { ...record, job: { total: 2 } }, /"job\.id"/],

@@ -14,6 +14,7 @@ import { type Signer, toSignedEntity, toTrustMaterial, Verifier } from '@sigstor
 import type { Claims } from '../../src/attest/identity.ts'
 import type { SigningServices } from '../../src/attest/sigstore.ts'
 
+type Fault = number | 'reset' | (() => void)
 type Service = 'fulcio' | 'rekor' | 'timestamp' | 'identity'
 
 export interface SigstoreRequest {
@@ -31,8 +32,11 @@ export interface Sigstore {
   /** The environment of a job that may request identity tokens. */
   readonly env: Readonly<Record<string, string>>
   readonly requests: readonly SigstoreRequest[]
-  /** Answers requests for a service with this status, or breaks the connection. Without a fault, it works again. */
-  readonly setFault: (service: Service, fault: number | 'reset' | undefined) => void
+  /**
+   * Answers requests for a service with this status, breaks the connection, or calls a function and does not answer. Without
+   * a fault, it works again.
+   */
+  readonly setFault: (service: Service, fault: Fault | undefined) => void
   /** Sigstore's trusted root as JSON, for `cosign --trusted-root`. */
   readonly trustedRoot: string
   /** Verifies a bundle like `cosign` and `gh` do. Throws if it is not valid. */
@@ -65,9 +69,12 @@ export const CLAIMS: Claims = {
 export const SUBJECT = `https://github.com/${CLAIMS.job_workflow_ref}`
 
 /** Returns an identity token. Nothing here verifies its signature. */
-export function identityToken(claims: object = CLAIMS): string {
+export function identityToken(claims: Partial<Claims> = CLAIMS): string {
   const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url')
-  return `${part({ alg: 'RS256' })}.${part({ sub: SUBJECT, iss: 'https://token.actions.githubusercontent.com', ...claims })}.signature`
+  // Fulcio makes the subject of the certificate from the claim, its stand-in takes it from `sub`.
+  const sub = `https://github.com/${claims.job_workflow_ref}`
+  const iss = 'https://token.actions.githubusercontent.com'
+  return `${part({ alg: 'RS256' })}.${part({ sub, iss, ...claims })}.signature`
 }
 
 /**
@@ -75,9 +82,9 @@ export function identityToken(claims: object = CLAIMS): string {
  * a free port of 127.0.0.1.
  * @param claims those of the identity tokens
  */
-export async function startSigstore(claims: object = CLAIMS): Promise<Sigstore> {
+export async function startSigstore(claims: Partial<Claims> = CLAIMS): Promise<Sigstore> {
   const requests: SigstoreRequest[] = []
-  const faults = new Map<Service, number | 'reset'>()
+  const faults = new Map<Service, Fault>()
   const { handlers, root } = await createServices()
   const server = createServer((request, response) => void serve(request, response))
   server.listen(0, '127.0.0.1')
@@ -92,6 +99,7 @@ export async function startSigstore(claims: object = CLAIMS): Promise<Sigstore> 
     requests.push({ service: service as Service, body, ...seen })
     const fault = faults.get(service as Service)
     if (fault === 'reset') return void request.socket.resetAndDestroy()
+    if (typeof fault === 'function') return fault()
     if (fault !== undefined) {
       response.writeHead(fault, { 'content-type': 'application/json' }).end('{"message":"out of order"}')
       return
@@ -129,7 +137,11 @@ export async function startSigstore(claims: object = CLAIMS): Promise<Sigstore> 
   }
 }
 
-function answerTokenRequest(authorization: string | undefined, claims: object, response: ServerResponse): void {
+function answerTokenRequest(
+  authorization: string | undefined,
+  claims: Partial<Claims>,
+  response: ServerResponse,
+): void {
   const granted = authorization === `Bearer ${REQUEST_TOKEN}`
   response.writeHead(granted ? 200 : 401, { 'content-type': 'application/json' })
   response.end(JSON.stringify(granted ? { value: identityToken(claims) } : { message: 'unauthorized' }))

@@ -1,71 +1,25 @@
-import { type Descriptor, EMPTY_CONFIG, OCI_MANIFEST } from '../oci/manifest.ts'
-import { type Digest, digestOf, formatRepository, type Repository } from '../oci/reference.ts'
+import { type Descriptor, EMPTY_CONFIG, EMPTY_CONFIG_DESCRIPTOR, OCI_MANIFEST } from '../oci/manifest.ts'
+import { type Digest, digestOf, formatRepository } from '../oci/reference.ts'
 import { settleAll } from '../promises.ts'
 import { blobOf } from '../registry/blobs.ts'
 import { putBlobEverywhere } from '../registry/copy.ts'
-import { addReferrers, findReferrers, type Referrers } from '../registry/referrers.ts'
+import { addReferrers } from '../registry/referrers.ts'
 import type { Registry } from '../registry/registry.ts'
+import { BUNDLE, type FoundSubject, PREDICATE_TYPE, type Subject } from './attestations.ts'
 
-/** The media type of Sigstore's bundles: https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md */
-const BUNDLE = 'application/vnd.dev.sigstore.bundle.v0.3+json'
-const PREDICATE_TYPE = 'dev.sigstore.bundle.predicateType'
-
-/** A manifest to attest. */
-export type Subject = Pick<Descriptor, 'mediaType' | 'digest' | 'size'>
-
-/** A subject in a repository. */
-export interface AttestedSubject {
-  readonly repository: Repository
-  readonly subject: Subject
-  /** Whether the registry lists referrers. */
-  readonly supported: boolean
-  /** The manifest of its attestation, if it has one. */
-  readonly attestation?: Digest | undefined
+/** A subject with its attestation. */
+export interface AttestedSubject extends FoundSubject {
+  /** The manifest that attaches the attestation. */
+  readonly attestation: Digest
 }
 
 /**
- * Finds the attestations of subjects in all repositories.
- * @param predicateType ignores attestations of other types, such as SBOMs
- * @throws RegistryError
- */
-export function findAttestations(
-  registry: Registry,
-  repositories: readonly Repository[],
-  subjects: readonly Subject[],
-  predicateType: string,
-): Promise<readonly AttestedSubject[]> {
-  return settleAll(
-    repositories.flatMap((repository) =>
-      subjects.map(async (subject) => {
-        const referrers = await findReferrers(registry, repository, subject.digest)
-        const attestation = await findExisting(registry, repository, referrers, predicateType)
-        return { repository, subject, supported: referrers.supported, attestation }
-      }),
-    ),
-  )
-}
-
-async function findExisting(
-  registry: Registry,
-  repository: Repository,
-  { manifests, supported }: Referrers,
-  predicateType: string,
-): Promise<Digest | undefined> {
-  for (const { digest, artifactType, annotations } of manifests) {
-    if (artifactType !== BUNDLE || annotations?.[PREDICATE_TYPE] !== predicateType) continue
-    // Clean-up jobs delete manifests without tags, but not their entries in the lists that clients keep.
-    if (supported || (await registry.findDigest(repository, digest)) !== undefined) return digest
-  }
-  return undefined
-}
-
-/**
- * Uploads a bundle to the repositories of subjects, where it attests nothing yet.
+ * Uploads a bundle to the repositories of subjects.
  * @throws RegistryError
  */
 export async function uploadBundle(
   registry: Registry,
-  subjects: readonly AttestedSubject[],
+  subjects: readonly FoundSubject[],
   bundle: Buffer,
 ): Promise<void> {
   const repositories = [...new Map(subjects.map((one) => [formatRepository(one.repository), one.repository])).values()]
@@ -79,7 +33,7 @@ export async function uploadBundle(
  */
 export function attachBundle(
   registry: Registry,
-  subjects: readonly AttestedSubject[],
+  subjects: readonly FoundSubject[],
   bundle: Buffer,
   predicateType: string,
 ): Promise<readonly AttestedSubject[]> {
@@ -113,12 +67,7 @@ export function composeAttestation(
     schemaVersion: 2,
     mediaType: OCI_MANIFEST,
     artifactType: BUNDLE,
-    config: {
-      mediaType: 'application/vnd.oci.empty.v1+json',
-      digest: digestOf(EMPTY_CONFIG),
-      size: EMPTY_CONFIG.length,
-      data: EMPTY_CONFIG.toString('base64'),
-    },
+    config: EMPTY_CONFIG_DESCRIPTOR,
     layers: [{ mediaType: BUNDLE, digest: digestOf(bundle), size: bundle.length }],
     subject: { mediaType, digest, size },
     annotations,

@@ -4,9 +4,10 @@ import type { JobLog } from '../log.ts'
 import { type Digest, formatReference, type Repository } from '../oci/reference.ts'
 import { settleAll } from '../promises.ts'
 import type { Registry, StoredManifest } from '../registry/registry.ts'
-import { type AttestedSubject, attachBundle, findAttestations, type Subject, uploadBundle } from './attach.ts'
+import { type AttestedSubject, attachBundle, uploadBundle } from './attach.ts'
+import { type FoundSubject, findAttestations, type Subject } from './attestations.ts'
 import { type AttestationStore, storeWithGitHub } from './github.ts'
-import { requestIdentity } from './identity.ts'
+import { isSameSigner, requestIdentity, type Signer, signerOf } from './identity.ts'
 import { composeProvenance, type PlatformBuild, PROVENANCE_TYPE } from './provenance.ts'
 import { servicesFor, signStatement } from './sign.ts'
 import type { SigningLimits, SigningServices } from './sigstore.ts'
@@ -17,8 +18,6 @@ export interface AttestRequest {
   readonly images: readonly Repository[]
   readonly index: StoredManifest
   readonly builds: readonly (PlatformBuild & Subject)[]
-  /** The commit that was built, if known. */
-  readonly revision?: string | undefined
   /** The URL of the Git host: `https://github.com`. */
   readonly server: string
   readonly identity: IdentitySource
@@ -39,16 +38,15 @@ export interface AttestTools {
 export interface IndexAttestation {
   /** The manifest that attaches it to the index in the first repository. */
   readonly digest: Digest
-  /** Whether the index and its images were attested already. */
-  readonly existing: boolean
   /** The page on GitHub, if it is stored there. */
   readonly url?: string | undefined
 }
 
 /**
  * Attests how an index and its images were built: signs one statement about all of them, stores it with GitHub, and
- * attaches it to each of them in every repository. Signs nothing if all of them are attested. Call this after the index
- * has been stored and before a tag moves.
+ * attaches it to each of them in every repository. Signs nothing if all of them have an attestation of the same signer:
+ * policies may refuse those that a run of another branch or workflow has signed. Call this after the index has been stored
+ * and before a tag moves.
  * @throws AttestError, RegistryError, HttpError
  */
 export async function attest(request: AttestRequest, tools: AttestTools): Promise<IndexAttestation> {
@@ -57,39 +55,41 @@ export async function attest(request: AttestRequest, tools: AttestTools): Promis
   const [image] = images
   if (image === undefined) throw new Error('an index is attested in at least one repository')
   const name = formatReference({ repository: image, digest: index.digest })
-  const found = await findAttestations(registry, images, subjectsOf(index, builds), PROVENANCE_TYPE)
-  const missing = found.filter(({ attestation }) => attestation === undefined)
-  if (missing.length === 0) {
-    log.info(`${name} is already attested, and so are its images`)
-    return { digest: attestationOf(found, index), existing: true }
-  }
-  const identity = await requestIdentity(request.identity, http, log.mask)
-  const { claims } = identity
   const server = request.server.replace(/\/$/, '')
-  const statement = composeProvenance({
-    image,
-    index: index.digest,
-    builds,
-    revision: request.revision,
-    server,
-    claims,
-  })
+  const finding = findAttestations(registry, images, subjectsOf(index, builds), PROVENANCE_TYPE)
+  const identifying = requestIdentity(request.identity, http, log.mask)
+  await settleAll<unknown>([finding, identifying])
+  const found = await finding
+  const identity = await identifying
+  const { claims } = identity
+  const signer = signerOf(claims, server)
+  const existing = found.map((one) => withAttestationOf(signer, one))
+  if (!existing.includes(undefined)) {
+    log.info(`${name} and its images are already attested, signed as ${signer.workflow}`)
+    return { digest: attestationOf(existing, index) }
+  }
+  const statement = composeProvenance({ image, index: index.digest, builds, server, claims })
   const services = request.services ?? servicesFor(claims, server)
   const { bytes, logIndex } = await signStatement(statement, identity, services, request.limits)
   const storing = storeWithGitHub(store, bytes, http)
-  await settleAll<unknown>([storing, uploadBundle(registry, missing, bytes)])
+  await settleAll<unknown>([storing, uploadBundle(registry, found, bytes)])
   const storage = await storing
   // Last: once the registries list the attestation, the next run signs nothing.
-  const attached = await attachBundle(registry, missing, bytes, PROVENANCE_TYPE)
+  const attached = await attachBundle(registry, found, bytes, PROVENANCE_TYPE)
   const logged = logIndex === undefined ? '' : `, with the entry ${logIndex} in the log of ${services.rekor}`
-  log.info(`Attested ${name} and its ${builds.length} images: signed as ${server}/${claims.job_workflow_ref}${logged}`)
+  log.info(`Attested ${name} and its ${builds.length} images: signed as ${signer.workflow}${logged}`)
   if (!storage.stored) log.notice(storage.notice)
   const id = storage.stored ? storage.id : undefined
   return {
-    digest: attestationOf([...attached, ...found], index),
-    existing: false,
+    digest: attestationOf(attached, index),
     ...(id !== undefined && { url: `${server}/${claims.repository}/attestations/${id}` }),
   }
+}
+
+/** Returns a subject with its attestation by a signer, undefined if it has none. */
+function withAttestationOf(signer: Signer, found: FoundSubject): AttestedSubject | undefined {
+  const own = found.attestations.find((one) => isSameSigner(one.signer, signer))
+  return own && { ...found, attestation: own.digest }
 }
 
 function subjectsOf(index: StoredManifest, builds: AttestRequest['builds']): readonly Subject[] {
@@ -98,8 +98,8 @@ function subjectsOf(index: StoredManifest, builds: AttestRequest['builds']): rea
   return [...new Map(all.map((subject) => [subject.digest, subject])).values()]
 }
 
-function attestationOf(subjects: readonly AttestedSubject[], { digest }: StoredManifest): Digest {
-  const ofIndex = subjects.find((one) => one.subject.digest === digest && one.attestation !== undefined)
-  if (ofIndex?.attestation === undefined) throw new Error('the index is attested')
+function attestationOf(subjects: readonly (AttestedSubject | undefined)[], { digest }: StoredManifest): Digest {
+  const ofIndex = subjects.find((one) => one?.subject.digest === digest)
+  if (ofIndex === undefined) throw new Error('the index is attested')
   return ofIndex.attestation
 }

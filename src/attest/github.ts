@@ -65,9 +65,9 @@ export async function storeWithGitHub(
 function notGranted(repository: string, why: string): StoreResult {
   return {
     stored: false,
-    notice: `The attestation is only in the registry, not in ${repository} on GitHub: ${why}. To store it there as well, add to the job:
+    notice: `The attestation is only in the registry, not in ${repository} on GitHub: ${why}. \`gh attestation verify\` finds it only with \`--bundle-from-oci\`, also after this job runs again: it signs nothing twice. To store later attestations on GitHub as well, add to the job:
   permissions:
     attestations: write
-For private repositories, this also needs GitHub Enterprise Cloud. \`gh attestation verify --bundle-from-oci\` reads it from the registry.`,
+For private repositories, this also needs GitHub Enterprise Cloud.`,
   }
 }

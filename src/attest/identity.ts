@@ -35,6 +35,29 @@ const CLAIMS = v.object({
 })
 export type Claims = v.InferOutput<typeof CLAIMS>
 
+/** The job that a certificate of Sigstore was issued for. */
+export interface Signer {
+  /** The URL of its workflow file with the branch or tag; with a reusable workflow, of the reusable one. */
+  readonly workflow: string
+  /** The URL of the repository that the run belongs to. */
+  readonly repository: string
+  /** The branch or tag of the run. */
+  readonly ref: string
+}
+
+/**
+ * Returns the signer in the certificates that Sigstore issues for an identity.
+ * @param server the URL of the Git host, without a slash at the end
+ */
+export function signerOf({ job_workflow_ref, repository, ref }: Claims, server: string): Signer {
+  return { workflow: `${server}/${job_workflow_ref}`, repository: `${server}/${repository}`, ref }
+}
+
+/** Reports whether policies that accept one of two signers accept the other one as well. */
+export function isSameSigner(one: Signer, other: Signer): boolean {
+  return one.workflow === other.workflow && one.repository === other.repository && one.ref === other.ref
+}
+
 /** @throws AttestError if the job has no identity. Call this before anything is published */
 export function requireIdentity(source: IdentitySource | undefined): IdentitySource {
   if (source !== undefined) return source

@@ -19,6 +19,10 @@ export interface PlatformBuild {
   readonly derivation?: string | undefined
   /** The store path of the image. Absent if it is unknown. */
   readonly storePath?: string | undefined
+  /** The commit that was built. Absent if it is unknown. */
+  readonly revision?: string | undefined
+  /** The URL of the repository that has the commit. Absent if it is unknown. */
+  readonly source?: string | undefined
   /** The locked inputs of the flake. */
   readonly inputs?: readonly ResourceDescriptor[] | undefined
 }
@@ -29,8 +33,6 @@ export interface BuildDescription {
   readonly image: Repository
   readonly index: Digest
   readonly builds: readonly PlatformBuild[]
-  /** The commit that was built, if known. */
-  readonly revision?: string | undefined
   /** The URL of the Git host, without a slash at the end. */
   readonly server: string
   readonly claims: Claims
@@ -40,7 +42,7 @@ export interface BuildDescription {
  * Returns the provenance of an index and of its images as an in-toto statement. Deterministic.
  * Source: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
  */
-export function composeProvenance({ image, index, builds, revision, server, claims }: BuildDescription): string {
+export function composeProvenance({ image, index, builds, server, claims }: BuildDescription): string {
   const name = formatRepository(image)
   const sorted = builds.toSorted((one, other) => byPlatform(one, other))
   const digests = [...new Set([index, ...sorted.map(({ digest }) => digest)])]
@@ -65,7 +67,7 @@ export function composeProvenance({ image, index, builds, revision, server, clai
         },
         resolvedDependencies: [
           { uri: `git+${repository}@${claims.ref}`, digest: { gitCommit: claims.sha } },
-          ...builtCommit(repository, revision, claims),
+          ...otherCommits(sorted, claims),
           ...distinctInputs(sorted),
           ...sorted.flatMap(describePlatform),
         ],
@@ -86,10 +88,12 @@ function workflowPath({ repository, workflow_ref: reference }: Claims): string {
   return path.split('@')[0] ?? path
 }
 
-/** Returns the commit that was checked out, if it is not the one of the run. */
-function builtCommit(repository: string, revision: string | undefined, { sha }: Claims): readonly ResourceDescriptor[] {
-  if (revision === undefined || revision === '' || revision === sha) return []
-  return [{ uri: `git+${repository}@${revision}`, digest: { gitCommit: revision } }]
+/** Returns the commits that were built, without the one of the run. A commit is no evidence without its repository. */
+function otherCommits(builds: readonly PlatformBuild[], { sha }: Claims): readonly ResourceDescriptor[] {
+  const commits = builds.flatMap(({ revision, source }): [string, string][] =>
+    revision === undefined || source === undefined || revision === sha ? [] : [[`git+${source}@${revision}`, revision]],
+  )
+  return [...new Map(commits)].map(([uri, gitCommit]) => ({ uri, digest: { gitCommit } }))
 }
 
 /** Returns the inputs of all platforms, which usually are the same. */
@@ -112,14 +116,20 @@ function sortKeys(fields: Readonly<Record<string, string>>): Readonly<Record<str
   return Object.fromEntries(Object.entries(fields).sort(([one], [other]) => (one < other ? -1 : 1)))
 }
 
-function describePlatform({ platform, system, digest, derivation, storePath }: PlatformBuild): ResourceDescriptor[] {
+function describePlatform(build: PlatformBuild): readonly ResourceDescriptor[] {
+  const { platform, system, digest, derivation, storePath, revision, source } = build
   const path = derivation ?? storePath
   if (path === undefined) return []
   return [
     {
       name: formatPlatform(platform),
       uri: `nix:${path}`,
-      annotations: { image: digest, ...(storePath && { outputPath: storePath }), system },
+      annotations: {
+        image: digest,
+        ...(storePath && { outputPath: storePath }),
+        ...(source && revision && { revision }),
+        system,
+      },
     },
   ]
 }

@@ -17,6 +17,8 @@ import type { ImageManifest } from '../registry/image.ts'
 export interface BuildIdentity {
   /** Empty if the commit is unknown. */
   readonly revision: string
+  /** The URL of the commit's repository, if known. */
+  readonly source?: string | undefined
   /** Empty if the image is pushed by digest only. */
   readonly tag: string
   readonly workflow: Workflow
@@ -35,7 +37,7 @@ export function recordOf(
   info: BuildInfo | undefined,
   inputs: BuildInputs,
   sbom: Digest | undefined,
-  { revision, workflow: { run, job }, evaluated: { derivation, inputs: locked } }: BuildIdentity,
+  { revision, source, workflow: { run, job }, evaluated: { derivation, inputs: locked } }: BuildIdentity,
 ): DigestRecord {
   const { system, variant, jobTotal, jobIndex } = inputs
   return {
@@ -52,6 +54,7 @@ export function recordOf(
     ...(variant !== '' && { variant }),
     ...(sbom && { sbom }),
     ...(revision !== '' && { revision }),
+    ...(source !== undefined && { source }),
     ...(derivation !== undefined && { derivation }),
     ...(locked && { inputs: locked }),
     job: {

@@ -38,7 +38,7 @@ import { type BuiltImage, summarizeBuild, type Traffic } from './build-summary.t
 import { findLockedInputs } from './locked-inputs.ts'
 import type { Result, Tools } from './mode.ts'
 import type { PhaseTimer } from './phases.ts'
-import { findRevision } from './revision.ts'
+import { findRevision, findSourceRepository } from './revision.ts'
 
 /**
  * Builds the image of one system with Nix, pushes it, and hands its digest over to merge. Skips an image that is already
@@ -81,9 +81,11 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const locked = push ? await findLockedInputs(inputs, log) : undefined
   const format = withRegistry ? inputs.compression.format : undefined
   const request = { ...inputs, installable, format, runnerSystem }
-  const evaluated = storePathBeforeBuild(installable, evaluation)
-  const unchanged = await lookForUnchanged(request, previous, published, log, evaluated)
-  const identity = { revision, tag, workflow, evaluated: { derivation: evaluation?.derivation, inputs: locked } }
+  const knownStorePath = storePathBeforeBuild(installable, evaluation)
+  const unchanged = await lookForUnchanged(request, previous, published, log, knownStorePath)
+  const commit = { revision, source: await findSourceRepository(inputs, revision, workflow) }
+  const evaluated = { derivation: evaluation?.derivation, inputs: locked }
+  const identity = { ...commit, tag, workflow, evaluated }
   if (unchanged !== undefined) return reuseImage(unchanged, inputs, identity, tools)
 
   const image = local

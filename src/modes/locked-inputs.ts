@@ -6,6 +6,7 @@ import type { Log } from '../log.ts'
 import { type ResourceDescriptor, readLockedInputs } from '../nix/flake-lock.ts'
 import { localFlake } from '../nix/installable.ts'
 import { formatBytes } from '../text.ts'
+import { choosesRevision, flakeOf } from './revision.ts'
 
 type Source = Pick<BuildInputs, 'flake' | 'installable' | 'file' | 'nixArgs'>
 
@@ -32,15 +33,16 @@ export async function findLockedInputs(source: Source, log: Log): Promise<readon
   return undefined
 }
 
-/** Options of Nix that replace inputs or the lock file. */
-const REPLACES_INPUTS = /^--(override-(input|flake)|update-input|recreate-lock-file|reference-lock-file|inputs-from)$/
+/** Options of Nix that replace inputs or the lock file, or do not write the inputs that they have added to the lock file. */
+const REPLACES_INPUTS =
+  /^--(override-(input|flake)|update-input|(recreate|reference|output|no-write)-lock-file|inputs-from)$/
 
 /** Returns the folder of the flake if its lock file determines the inputs. */
 function lockedFolder({ flake, installable, file, nixArgs }: Source): string | undefined {
-  if (file !== '' || nixArgs.some((argument) => REPLACES_INPUTS.test(argument))) return undefined
   // Without an attribute, an installable may be an archive or a store path.
-  if (installable !== '' && !installable.includes('#')) return undefined
-  const reference = installable === '' ? flake : installable.replace(/#.*$/s, '') || '.'
+  const reference = flakeOf({ flake, installable, file })
+  if (reference === undefined || choosesRevision(reference)) return undefined
+  if (nixArgs.some((argument) => REPLACES_INPUTS.test(argument))) return undefined
   const folder = localFlake(reference)
   return folder && join(folder, new URLSearchParams(reference.replace(/^[^?]*/, '')).get('dir') ?? '')
 }

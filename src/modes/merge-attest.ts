@@ -6,12 +6,8 @@ import type { Member } from '../publish/verify.ts'
 import type { StoredManifest } from '../registry/registry.ts'
 import type { Tools } from './mode.ts'
 
-/** Attests how an index and its images were built from a commit. */
-export type AttestIndex = (
-  index: StoredManifest,
-  members: readonly Member[],
-  revision: string,
-) => Promise<IndexAttestation>
+/** Attests how an index and its images were built. */
+export type AttestIndex = (index: StoredManifest, members: readonly Member[]) => Promise<IndexAttestation>
 
 /**
  * Returns how this merge attests its index. Checks first that the job has an identity, before anything is published.
@@ -28,9 +24,9 @@ export function prepareAttestation(
   log.mask(identity.token)
   const server = new URL(url).origin
   const store = { api, repository, token }
-  return (index, members, revision) =>
+  return (index, members) =>
     attest(
-      { images, index, builds: members.map(buildOf), revision, server, identity, store, ...signing },
+      { images, index, builds: members.map(buildOf), server, identity, store, ...signing },
       { registry, http, log },
     )
 }
@@ -44,6 +40,8 @@ function buildOf({ platform, system, image: { mediaType, digest, size }, info, r
     size,
     derivation: record?.derivation,
     storePath: info?.storePath ?? record?.storePath,
+    revision: record?.revision,
+    source: record?.source,
     inputs: record?.inputs,
   }
 }

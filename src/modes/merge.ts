@@ -101,7 +101,7 @@ async function mergeImages(
     storeIndex(registry, inputs.images, { index: unchanged ?? composed, composed, plans, members }, log)
   const storing = withProgress(log, 'copying images and pushing the index', store)
   const index = await beforeTags(storing, signal, log)
-  const attestation = attestIndex && (await beforeTags(attestIndex(index, members, commit.revision), signal, log))
+  const attestation = attestIndex && (await beforeTags(attestIndex(index, members), signal, log))
   const replan = async (tags: readonly TagReference[]): Promise<readonly TagPlan[]> => {
     const now = await readTags(tags, commit, inputs, workflow, tools)
     const again = planTags(now.published, index.digest, platforms, newerCommits(now.relations))

@@ -3,7 +3,7 @@ import { FormatError } from '../errors.ts'
 import { readJson } from '../json.ts'
 import { sanitizeLine } from '../text.ts'
 import { byPlatform, NO_PLATFORM, PLATFORM, type Platform } from './platform.ts'
-import { DIGEST, type Digest } from './reference.ts'
+import { DIGEST, type Digest, digestOf } from './reference.ts'
 
 /** A reference to a blob or manifest: https://github.com/opencontainers/image-spec/blob/main/descriptor.md */
 export interface Descriptor {
@@ -270,3 +270,11 @@ export function isForeignLayer(mediaType: string): boolean {
 
 /** https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidance-for-an-empty-descriptor */
 export const EMPTY_CONFIG = Buffer.from('{}')
+
+/** The config of manifests that are not images, such as attestations. */
+export const EMPTY_CONFIG_DESCRIPTOR = {
+  mediaType: 'application/vnd.oci.empty.v1+json',
+  digest: digestOf(EMPTY_CONFIG),
+  size: EMPTY_CONFIG.length,
+  data: EMPTY_CONFIG.toString('base64'),
+} as const

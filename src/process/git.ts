@@ -19,6 +19,16 @@ export async function readHead(folder: string): Promise<string | undefined> {
   return isCommitId(commit) ? commit : undefined
 }
 
+/**
+ * Reads the URL of the remote `origin` of the repository that a folder is in. It may contain credentials.
+ * @returns undefined if there is none
+ */
+export async function readOrigin(folder: string): Promise<string | undefined> {
+  const args = ['-c', 'safe.directory=*', '-C', folder, 'config', '--get', 'remote.origin.url']
+  const result = await runCommand('git', args, { trust: 'nix' })
+  return (result?.exitCode === 0 && result.stdout.trim()) || undefined
+}
+
 /** Reports whether a text is a full commit ID of Git. */
 export function isCommitId(text: string): boolean {
   return /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(text)

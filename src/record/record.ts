@@ -31,6 +31,8 @@ export interface DigestRecord {
   readonly sbom?: Digest | undefined
   /** The commit that was built. Absent if it is unknown. */
   readonly revision?: string | undefined
+  /** The URL of the repository that has the commit. Absent if it is unknown. */
+  readonly source?: string | undefined
   /** The path of the derivation that was evaluated. Absent if it is unknown. */
   readonly derivation?: string | undefined
   /** The locked inputs of the flake. Absent if they are unknown. */
@@ -126,6 +128,9 @@ const RECORD = v.object({
   compression: v.optional(v.custom<LayerFormat>(isLayerFormat, 'is not a layer compression')),
   variant: v.optional(v.pipe(v.string(), v.check(isVariant, 'is not the name of a variant'))),
   revision: v.optional(v.pipe(v.string(), v.check(isCommitId, 'is not a commit ID'))),
+  source: v.optional(
+    v.pipe(v.string(), v.regex(/^https?:\/\/[^\s\p{Cc}@?#/]+(\/[^\s\p{Cc}?#]*)?$/u, 'is not the URL of a repository')),
+  ),
   sbom: v.optional(DIGEST),
   derivation: v.optional(v.pipe(v.string(), v.check(isStorePath, 'is not a store path'))),
   inputs: v.optional(v.array(RESOURCE)),

@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import { readJson } from '../json.ts'
-import { type Descriptor, EMPTY_CONFIG, OCI_MANIFEST } from '../oci/manifest.ts'
+import { type Descriptor, EMPTY_CONFIG_DESCRIPTOR, OCI_MANIFEST } from '../oci/manifest.ts'
 import { DIGEST, type Digest, digestOf } from '../oci/reference.ts'
 
 /** The attestation of an SBOM: a manifest that belongs beside the image's in an index, and its blobs. */
@@ -37,12 +37,7 @@ export function sbomAttestation({ name, ...subject }: SbomSubject, document: Buf
       schemaVersion: 2,
       mediaType: OCI_MANIFEST,
       artifactType: ATTESTATION,
-      config: {
-        mediaType: 'application/vnd.oci.empty.v1+json',
-        digest: digestOf(EMPTY_CONFIG),
-        size: EMPTY_CONFIG.length,
-        data: EMPTY_CONFIG.toString('base64'),
-      },
+      config: EMPTY_CONFIG_DESCRIPTOR,
       layers: [
         {
           mediaType: STATEMENT,
