@@ -1,7 +1,7 @@
 import { failureSummary } from '../errors.ts'
 import { namesAllStorePaths } from '../image/layered-config.ts'
 import type { Log } from '../log.ts'
-import type { NixCall } from '../nix/nix.ts'
+import type { NixCall } from '../nix/setup.ts'
 import { platformOf } from '../nix/system.ts'
 import { type Descriptor, type LayerFormat, layerFormat, parseConfig, parseManifest } from '../oci/manifest.ts'
 import { fits, formatPlatform, type Platform } from '../oci/platform.ts'

@@ -4,9 +4,9 @@ import { lastLines, withoutEscapes } from '../text.ts'
 import { explainBuildFailure, explainIgnoredSettings } from './explain.ts'
 import { flakeOf } from './installable.ts'
 import type { LoggedRun } from './logged-run.ts'
-import type { NixCall } from './nix.ts'
 import { type DerivationLog, derivationName, type NixLog } from './nix-log.ts'
 import { suggestFileAttributes, suggestPackages } from './packages.ts'
+import type { NixCall } from './setup.ts'
 import { submodulesOf } from './submodules.ts'
 
 export interface NixBuildCall extends NixCall {

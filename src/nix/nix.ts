@@ -1,19 +1,6 @@
 import { NixError } from '../errors.ts'
 import { type CommandResult, runCommand, type Shown } from '../process/command.ts'
 import { lastLines, sanitizeLine } from '../text.ts'
-import type { Installable } from './installable.ts'
-import type { NixSetup } from './setup.ts'
-
-/** The subject of a call of Nix. */
-export interface NixCall {
-  readonly installable: Installable
-  readonly system: string
-  /** The system of the runner. */
-  readonly runnerSystem: string
-  /** More arguments for Nix. */
-  readonly nixArgs: readonly string[]
-  readonly setup: NixSetup
-}
 
 const FEATURES = ['--extra-experimental-features', 'nix-command flakes']
 

@@ -4,7 +4,8 @@ import { readJson } from '../json.ts'
 import type { CommandResult } from '../process/command.ts'
 import { cut, lastLines, sanitizeLine } from '../text.ts'
 import { explainBuildFailure } from './explain.ts'
-import { errorIn, type NixCall, runNix } from './nix.ts'
+import { errorIn, runNix } from './nix.ts'
+import type { NixCall } from './setup.ts'
 import { SYSTEMS } from './system.ts'
 
 export interface PackagesCall {

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { canRun } from './emulation.ts'
+import type { Installable } from './installable.ts'
 import { type NixSettings, readSettings, systemsOfBuilders } from './settings.ts'
 import { type StoreFolder, storeFolder } from './store-path.ts'
 
@@ -18,6 +19,17 @@ export interface NixSetup {
   readonly hasBuilder: boolean
   /** The features in Nix's setting `system-features`. Undefined if they are unknown. */
   readonly systemFeatures: readonly string[] | undefined
+}
+
+/** The subject of a call of Nix. */
+export interface NixCall {
+  readonly installable: Installable
+  readonly system: string
+  /** The system of the runner. */
+  readonly runnerSystem: string
+  /** More arguments for Nix. */
+  readonly nixArgs: readonly string[]
+  readonly setup: NixSetup
 }
 
 /** The systems of a build. */
