@@ -48533,7 +48533,7 @@ function environmentFor(trust, env = process.env) {
     return { ...(trust !== 'everything' && NO_PROMPTS), ...Object.fromEntries(given) };
 }
 const NO_PROMPTS = { GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH_ASKPASS_REQUIRE: 'never' };
-const STEP_SECRETS = /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS))$/i;
+const STEP_SECRETS = /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS)|CI_(.*_)?(TOKEN|PASSWORD|USER)|CI_JOB_JWT.*)$/i;
 const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$/;
 const WITHHELD = {
     everything: [/^INPUT_TOKEN$/i],
@@ -51884,11 +51884,11 @@ const LOAD_SPEED = 10_000;
 const PURE_EVALUATION = [
     [
         /attribute 'currentSystem' missing/,
-        ({ system = 'aarch64-linux' }) => `Replace \`builtins.currentSystem\` in the flake by the system that the package is for: "${system}" in packages.${system}.`,
+        ({ system = 'aarch64-linux' }) => `Replace \`builtins.currentSystem\` in the flake with the system that the package is for: "${system}" in packages.${system}.`,
     ],
     [
         /attribute 'currentTime' missing/,
-        () => 'Replace `builtins.currentTime` by `self.lastModified`, the time of the commit.',
+        () => 'Replace `builtins.currentTime` with `self.lastModified`, the time of the commit.',
     ],
     [
         /access to (?:absolute|canonical) path '([^']+)' is forbidden in pure eval/,
@@ -51896,7 +51896,7 @@ const PURE_EVALUATION = [
     ],
     [
         /cannot look up '<([^'/>]+)[^'>]*>' in pure eval/,
-        (_, [, name]) => `Replace \`<${name}>\` by an input of the flake, such as \`inputs.${name}\`.`,
+        (_, [, name]) => `Replace \`<${name}>\` with an input of the flake, such as \`inputs.${name}\`.`,
     ],
     [
         /in pure evaluation mode, '(\w+)' requires a 'sha256' argument/,
@@ -52757,7 +52757,7 @@ async function textAt(path) {
 
 async function readSettings(nixArgs) {
     const given = settingArguments(nixArgs);
-    for (const command of [['config', 'show'], ['show-config']]) {
+    for (const command of [['show-config'], ['config', 'show']]) {
         const { exitCode, stdout } = await (0,nix/* runNix */.dI)([...command, '--json', ...given], false);
         if (exitCode === 0)
             return parseSettings(stdout);
@@ -65065,7 +65065,7 @@ function runnerFor(system, own) {
     return own.get(system) ?? (0,nix_system/* hostedRunner */.y4)(system) ?? nix_system/* ANY_RUNNER */.EJ;
 }
 function adviseEmulation(systems) {
-    return `GitHub has no runners for ${systems.join(', ')}, so the matrix uses ${nix_system/* ANY_RUNNER */.EJ} with emulation. Add docker/setup-qemu-action and \`extra-platforms\` to the build job (README, "Emulation with QEMU"). To use your own runners instead, set in this step:
+    return `GitHub has no runners for ${systems.join(', ')}, so the matrix uses ${nix_system/* ANY_RUNNER */.EJ} with emulation. Add docker/setup-qemu-action and \`extra-platforms\` to the build job (docs/runners.md, "Emulation with QEMU"; the reusable workflow does this itself). To use your own runners instead, set in this step:
   runners: |
 ${systems.map((system) => `    ${system}=label`).join('\n')}`;
 }

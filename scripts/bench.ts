@@ -412,6 +412,7 @@ async function push(host: string, image: string, compression: string): Promise<R
     inputs: { mode: 'build', image: `${host}/bench/own`, tag: 'latest', 'push-with': 'registry', compression },
     env: {
       IMAGE: image,
+      NIX_STORE_DIR: join(folder, 'store'),
       PATH: `${join(folder, 'bin')}:${process.env['PATH']}`,
       ACTIONS_RUNTIME_TOKEN: '',
       ACTIONS_RESULTS_URL: '',

@@ -280,9 +280,9 @@ describe('an error of pure evaluation says what to change', () => {
   test.each([
     [
       "error: attribute 'currentSystem' missing",
-      'by the system that the package is for: "aarch64-linux" in packages.aarch64-linux',
+      'with the system that the package is for: "aarch64-linux" in packages.aarch64-linux',
     ],
-    ["error: attribute 'currentTime' missing", 'by `self.lastModified`'],
+    ["error: attribute 'currentTime' missing", 'with `self.lastModified`'],
     [
       "error: access to absolute path '/etc/app/ca.pem' is forbidden in pure eval mode (use '--impure' to override)",
       'Copy /etc/app/ca.pem into the repository, and write its path relative to the file that uses it, such as `./ca.pem`',
@@ -293,7 +293,7 @@ describe('an error of pure evaluation says what to change', () => {
     ],
     [
       "error: cannot look up '<nixpkgs>' in pure evaluation mode (use '--impure' to override)",
-      'Replace `<nixpkgs>` by an input of the flake, such as `inputs.nixpkgs`',
+      'Replace `<nixpkgs>` with an input of the flake, such as `inputs.nixpkgs`',
     ],
     [
       "error: cannot look up '<nixpkgs/lib>' in pure evaluation mode (use '--impure' to override)",

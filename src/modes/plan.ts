@@ -48,7 +48,7 @@ export function runnerFor(system: string, own: ReadonlyMap<string, string>): str
 }
 
 function adviseEmulation(systems: readonly string[]): string {
-  return `GitHub has no runners for ${systems.join(', ')}, so the matrix uses ${ANY_RUNNER} with emulation. Add docker/setup-qemu-action and \`extra-platforms\` to the build job (README, "Emulation with QEMU"). To use your own runners instead, set in this step:
+  return `GitHub has no runners for ${systems.join(', ')}, so the matrix uses ${ANY_RUNNER} with emulation. Add docker/setup-qemu-action and \`extra-platforms\` to the build job (docs/runners.md, "Emulation with QEMU"; the reusable workflow does this itself). To use your own runners instead, set in this step:
   runners: |
 ${systems.map((system) => `    ${system}=label`).join('\n')}`
 }

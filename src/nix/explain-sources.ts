@@ -25,11 +25,11 @@ const PURE_EVALUATION: readonly (readonly [RegExp, (context: BuildContext, match
   [
     /attribute 'currentSystem' missing/,
     ({ system = 'aarch64-linux' }) =>
-      `Replace \`builtins.currentSystem\` in the flake by the system that the package is for: "${system}" in packages.${system}.`,
+      `Replace \`builtins.currentSystem\` in the flake with the system that the package is for: "${system}" in packages.${system}.`,
   ],
   [
     /attribute 'currentTime' missing/,
-    () => 'Replace `builtins.currentTime` by `self.lastModified`, the time of the commit.',
+    () => 'Replace `builtins.currentTime` with `self.lastModified`, the time of the commit.',
   ],
   [
     /access to (?:absolute|canonical) path '([^']+)' is forbidden in pure eval/,
@@ -38,7 +38,7 @@ const PURE_EVALUATION: readonly (readonly [RegExp, (context: BuildContext, match
   ],
   [
     /cannot look up '<([^'/>]+)[^'>]*>' in pure eval/,
-    (_, [, name]) => `Replace \`<${name}>\` by an input of the flake, such as \`inputs.${name}\`.`,
+    (_, [, name]) => `Replace \`<${name}>\` with an input of the flake, such as \`inputs.${name}\`.`,
   ],
   [
     /in pure evaluation mode, '(\w+)' requires a 'sha256' argument/,

@@ -16,14 +16,14 @@ export interface NixSettings {
 }
 
 /**
- * Reads the settings of Nix, from its configuration, the environment and the user's arguments. The command is `nix config
- * show`, and `nix show-config` in Nix 2.8.
+ * Reads the settings of Nix, from its configuration, the environment and the user's arguments. The command is `nix
+ * show-config`, which newer versions also call `nix config show`.
  * https://nix.dev/manual/nix/2.23/command-ref/new-cli/nix3-config-show
  * @throws NixError if Nix is not installed
  */
 export async function readSettings(nixArgs: readonly string[]): Promise<NixSettings> {
   const given = settingArguments(nixArgs)
-  for (const command of [['config', 'show'], ['show-config']]) {
+  for (const command of [['show-config'], ['config', 'show']]) {
     const { exitCode, stdout } = await runNix([...command, '--json', ...given], false)
     if (exitCode === 0) return parseSettings(stdout)
   }

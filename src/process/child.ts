@@ -138,10 +138,11 @@ const NO_PROMPTS: Environment = { GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH
 
 /**
  * `ACTIONS_…` includes the tokens for artifacts, caches and OpenID Connect. Gitea and Forgejo also set variables of the
- * same meaning under their own names.
+ * same meaning under their own names. `CI_…` are the logins of a job of GitLab:
+ * https://docs.gitlab.com/ci/variables/predefined_variables/
  */
 const STEP_SECRETS =
-  /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS))$/i
+  /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GITHUB|GITEA|FORGEJO|GH)_((ENTERPRISE_|RUNTIME_)?TOKEN|ENV|PATH|OUTPUT|STATE|STEP_SUMMARY|ARTIFACTS)|CI_(.*_)?(TOKEN|PASSWORD|USER)|CI_JOB_JWT.*)$/i
 
 const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$/
 
