@@ -59461,7 +59461,8 @@ async function findImageInStore(storePath, store, mayDescribe, log) {
     return described ? { storePath, source: described, complete: async () => source } : { storePath, source };
 }
 function sourceInStore(storePath, store) {
-    return findSource((0,store_path/* placeOnDisk */.sV)(storePath, store), store.place);
+    const path = (0,store_path/* placeOnDisk */.sV)(storePath, store);
+    return path.startsWith(`${store.place}/`) ? findSource(path, store.place) : findSource(path);
 }
 async function buildDescribed(call, evaluation, log) {
     const { storePath } = evaluation;

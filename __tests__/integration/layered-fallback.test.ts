@@ -52,7 +52,7 @@ test.each([
   [
     'a number that is not an integer',
     'description.config.StopTimeout = 1.5;',
-    /^its description has the number 1\.5, which is not a whole number/,
+    /^its description has the number 1\.5, which is not an integer/,
   ],
   [
     'a folder in a store path',

@@ -74,7 +74,9 @@ export async function findImageInStore(
 }
 
 function sourceInStore(storePath: string, store: StoreFolder): Promise<ImageSource> {
-  return findSource(placeOnDisk(storePath, store), store.place)
+  const path = placeOnDisk(storePath, store)
+  // Some installations of Nix have another store folder, which no setting tells.
+  return path.startsWith(`${store.place}/`) ? findSource(path, store.place) : findSource(path)
 }
 
 /** Builds the description of an image. Returns undefined if it is not enough. */
