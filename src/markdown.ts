@@ -64,7 +64,7 @@ export function breakLines(text: string): string {
   return text.split('\n').flatMap(breakLine).join('\n')
 }
 
-/** Breaks a line at spaces, if it has any in the right places. */
+/** Splits a line into parts of at most `BLOCK_WIDTH` characters: at a space, or within a word that fills most of a part. */
 function breakLine(line: string): readonly string[] {
   const lines: string[] = []
   let rest = line

@@ -32,7 +32,7 @@ export interface FoundAttestation {
   readonly signer: Signer
 }
 
-/** For each subject: any client that can push may have added attestations. */
+/** The most attestations that are read for a subject. Any client that can push can add some. */
 const ATTESTATIONS_LIMIT = 100
 /** In bytes. Bundles with provenance have 10 to 100 KB. */
 const BUNDLE_LIMIT = 4 * 1024 * 1024
