@@ -49,7 +49,7 @@ export interface StoreLayer {
   readonly diffId?: Digest
   /** Identifies the content, if the diff ID is unknown before the layer is read. Equal recipes mean equal layers. */
   readonly recipe?: Digest
-  /** The store paths that the layer has files of. Undefined if only its tar tells. */
+  /** The store paths that the layer has files of. Undefined if they are known only once its tar has been read. */
   readonly storePaths?: readonly string[]
   /** Yields the tar. Each chunk is valid until the next one is read. */
   content(): AsyncIterable<Buffer>

@@ -75,7 +75,7 @@ export async function findImageInStore(
 
 function sourceInStore(storePath: string, store: StoreFolder): Promise<ImageSource> {
   const path = placeOnDisk(storePath, store)
-  // Some installations of Nix have another store folder, which no setting tells.
+  // A Nix that was compiled with another store folder does not report it in its settings.
   return path.startsWith(`${store.place}/`) ? findSource(path, store.place) : findSource(path)
 }
 

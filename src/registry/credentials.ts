@@ -12,7 +12,7 @@ export type Credential =
       readonly kind: 'password'
       readonly username: string
       readonly password: string
-      /** Whether no login is configured for the registry, and this one stands in: see `withFallback`. */
+      /** Whether this is the login that is used because none is configured for the registry: see `withFallback`. */
       readonly fallback?: true
     }
   | { readonly kind: 'identity-token'; readonly token: string }
@@ -70,7 +70,7 @@ export function withFallback(source: CredentialSource, login: FallbackLogin | un
   return async (repository) => (await source(repository)) ?? (repository.host === host ? credential : undefined)
 }
 
-/** Reports whether a credential stands in for a login that is not configured. */
+/** Reports whether a credential is used because no login is configured. */
 export function isFallback(credential: Credential | undefined): boolean {
   return credential?.kind === 'password' && credential.fallback === true
 }

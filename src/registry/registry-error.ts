@@ -10,7 +10,7 @@ export type RegistryProblem =
   | 'wrong-credentials'
   /** A token service has answered with status 403: the password is wrong, or the login has no access. */
   | 'refused-login'
-  /** No login is configured, and a token service has refused the one that stands in. */
+  /** No login is configured, and a token service has refused the one that was used instead. */
   | 'refused-fallback'
   | 'denied'
   /** A tag exists, and the registry refuses to move it. */
