@@ -581,8 +581,8 @@ var lib_log = __webpack_require__(97309);
 var phases = __webpack_require__(83290);
 // EXTERNAL MODULE: ./lib/process/output.js
 var output = __webpack_require__(95732);
-// EXTERNAL MODULE: ./lib/run-mode.js + 154 modules
-var run_mode = __webpack_require__(83747);
+// EXTERNAL MODULE: ./lib/run-mode.js + 155 modules
+var run_mode = __webpack_require__(85475);
 ;// CONCATENATED MODULE: ./lib/cli.js
 
 

@@ -47787,55 +47787,6 @@ function attributeOf({ options, text, name }, attribute) {
 
 /***/ }),
 
-/***/ 83020:
-/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
-
-/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   Kd: () => (/* binding */ errorIn),
-/* harmony export */   T8: () => (/* binding */ findNixVersion),
-/* harmony export */   dI: () => (/* binding */ runNix),
-/* harmony export */   mU: () => (/* binding */ nixMissing)
-/* harmony export */ });
-/* unused harmony export formatNixVersion */
-/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(452);
-/* harmony import */ var _process_command_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(67892);
-/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(68804);
-
-
-
-const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
-async function runNix(args, shown, { trust = 'nix', echo = true } = {}) {
-    const result = await (0,_process_command_js__WEBPACK_IMPORTED_MODULE_1__/* .runCommand */ .d)('nix', [...FEATURES, ...args], { trust, shown, echo });
-    if (result !== undefined)
-        return result;
-    throw nixMissing();
-}
-const VERSION_TIMEOUT = 10_000;
-async function findNixVersion() {
-    const result = await (0,_process_command_js__WEBPACK_IMPORTED_MODULE_1__/* .runCommand */ .d)('nix', ['--version'], { trust: 'nix', timeoutMs: VERSION_TIMEOUT });
-    return result && formatNixVersion(result.stdout);
-}
-function formatNixVersion(output) {
-    const [line = ''] = output.trim().split('\n');
-    const [, name, version] = /^nix \(([^)]+)\) (\S+)$/.exec((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitizeLine */ .g$)(line)) ?? [];
-    if (name === undefined || version === undefined)
-        return 'Nix of an unknown version';
-    return /\d/.test(name) ? `${name} (Nix ${version})` : `${name.replace(/, like Nix$/, '')} ${version}`;
-}
-function nixMissing() {
-    return new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .NixError */ .Yq({
-        message: 'Nix is not installed on this runner',
-        hint: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
-    });
-}
-function errorIn(log) {
-    const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
-    return (0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .sanitizeLine */ .g$)(errors.at(-1) ?? (0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .lastLines */ .w$)(log, 3));
-}
-
-
-/***/ }),
-
 /***/ 13756:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
@@ -48906,7 +48857,7 @@ function isSystem(text) {
 
 /***/ }),
 
-/***/ 83747:
+/***/ 85475:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -51301,8 +51252,6 @@ async function imageIn({ manifests }, registry, repository, platform) {
     return entry && registry.getManifest(repository, entry.digest);
 }
 
-// EXTERNAL MODULE: ./lib/nix/system.js
-var nix_system = __nccwpck_require__(15294);
 ;// CONCATENATED MODULE: ./lib/sbom/attestation.js
 
 
@@ -51360,6 +51309,297 @@ function hexOf(digest) {
     return digest.slice('sha256:'.length);
 }
 
+;// CONCATENATED MODULE: ./lib/sbom/purl.js
+
+function modulePurl({ type, name, version }) {
+    return formatPurl(type, type === 'golang' ? name.toLowerCase() : name, version, {});
+}
+function storePathPurl({ pname, version, output }, hash, derivation) {
+    return formatPurl('nix', pname, version, { output, outputhash: hash, drvpath: derivation });
+}
+function imagePurl(name, digest, architecture) {
+    const last = name.slice(name.lastIndexOf('/') + 1);
+    return formatPurl('oci', last, digest, { arch: architecture, repository_url: name });
+}
+function sortedModules(modules) {
+    return sortedByKey(modules, modulePurl);
+}
+function sortedByKey(items, keyOf) {
+    const keyed = items.map((item) => ({ item, key: keyOf(item), json: JSON.stringify(item) }));
+    const sorted = keyed.toSorted((one, other) => (0,lib_text/* compareText */.n6)(one.key, other.key) || (0,lib_text/* compareText */.n6)(one.json, other.json));
+    return sorted.filter(({ key }, at) => key !== sorted[at - 1]?.key).map(({ item }) => item);
+}
+function formatPurl(type, name, version, qualifiers) {
+    const known = Object.entries(qualifiers).filter(([, value]) => value);
+    const query = known.map(([key, value = '']) => `${key}=${encodePurlPart(value)}`).toSorted();
+    return [
+        `pkg:${type}/${name.split('/').map(encodePurlPart).join('/')}`,
+        version ? `@${encodePurlPart(version)}` : '',
+        query.length > 0 ? `?${query.join('&')}` : '',
+    ].join('');
+}
+function encodePurlPart(text) {
+    return encodeURIComponent(text.toWellFormed())
+        .replace(/[!'()*]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`)
+        .replaceAll('%3A', ':');
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/store-name.js
+
+function splitStoreName(name, deriver) {
+    const derivation = deriver &&
+        (0,external_node_path_.basename)(deriver)
+            .slice(HASH_LENGTH + 1)
+            .replace(/\.drv$/, '');
+    if (derivation === name)
+        return { ...splitVersion(name), output: 'out' };
+    if (derivation && name.startsWith(`${derivation}-`))
+        return { ...splitVersion(derivation), output: name.slice(derivation.length + 1) };
+    const split = splitVersion(name);
+    const [, version, output] = USUAL_OUTPUT.exec(split.version ?? '') ?? [];
+    return output === undefined ? { ...split, output: undefined } : { pname: split.pname, version, output };
+}
+const HASH_LENGTH = 32;
+const USUAL_OUTPUT = /^(.*\d.*)-(bin|data|debug|dev|devdoc|devman|dist|doc|getent|info|lib|libgcc|man|modules|plugins|py|python|scripts|static|terminfo|tools)$/;
+function splitVersion(name) {
+    const [, pname = name, version] = /^(.+?)-([^A-Za-z].*)$/s.exec(name) ?? [];
+    return { pname, version };
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/spdx.js
+
+
+
+
+function spdxDocument({ image, platform, layers, storePaths, modules }) {
+    const layersOf = Map.groupBy(layers.flatMap(({ diffId, storePaths: paths }) => paths.map((path) => ({ path, diffId }))), ({ path }) => path);
+    const elements = [
+        ...sortedByKey(storePaths, ({ path }) => path).map((info) => ({
+            key: info.path,
+            package: storePathPackage(info, (layersOf.get(info.path) ?? []).map(({ diffId }) => diffId)),
+        })),
+        ...sortedModules(modules.flatMap(({ modules: of }) => of)).map((module) => ({
+            key: modulePurl(module),
+            package: modulePackage(module),
+        })),
+    ];
+    const ids = uniqueIds(elements.map(({ package: { SPDXID } }) => SPDXID));
+    const idOf = new Map(elements.map(({ key }, at) => [key, ids[at] ?? '']));
+    const [, hash = ''] = image.digest.split(':');
+    const document = {
+        spdxVersion: 'SPDX-2.3',
+        dataLicense: 'CC0-1.0',
+        SPDXID: DOCUMENT_ID,
+        name: `${image.name} (${(0,oci_platform/* formatPlatform */.Bq)(platform)})`,
+        documentNamespace: `https://spdx.org/spdxdocs/${encodeURIComponent((0,external_node_path_.basename)(image.name))}-${hash}`,
+        creationInfo: { created: spdxTime(image.created), creators: [CREATOR] },
+        packages: [
+            imagePackage({ ...image, hash }, platform, layers),
+            ...elements.map(({ package: one }, at) => ({ ...one, SPDXID: ids[at] })),
+        ],
+        relationships: relationshipsOf(storePaths, modules, idOf),
+    };
+    return Buffer.from(JSON.stringify(document));
+}
+const CREATOR = 'Tool: nix-image-action-1';
+const DOCUMENT_ID = 'SPDXRef-DOCUMENT';
+const IMAGE_ID = 'SPDXRef-image';
+const NOT_ANALYZED = { downloadLocation: 'NOASSERTION', filesAnalyzed: false };
+function imagePackage({ name, digest, hash }, { architecture }, layers) {
+    return {
+        SPDXID: IMAGE_ID,
+        name,
+        versionInfo: digest,
+        primaryPackagePurpose: 'CONTAINER',
+        ...NOT_ANALYZED,
+        comment: formatLayers(layers.map(({ diffId }) => diffId)),
+        checksums: [{ algorithm: 'SHA256', checksumValue: hash }],
+        externalRefs: [purlRef(imagePurl(name, digest, architecture))],
+    };
+}
+function formatLayers(diffIds) {
+    return [...new Set(diffIds)].map((diffId) => `layer: ${diffId}`).join('\n');
+}
+function storePathPackage({ path, narHash, deriver }, layers) {
+    const hash = (0,external_node_path_.basename)(path).slice(0, HASH_LENGTH);
+    const name = (0,external_node_path_.basename)(path).slice(HASH_LENGTH + 1);
+    const split = splitStoreName(name, deriver);
+    const comment = [path, narHash && `narHash: ${narHash}`, formatLayers(layers)].filter(Boolean).join('\n');
+    return {
+        SPDXID: spdxId(`${hash}-${name}`),
+        name: split.pname,
+        versionInfo: split.version || undefined,
+        ...NOT_ANALYZED,
+        comment,
+        externalRefs: [purlRef(storePathPurl(split, hash, deriver && (0,external_node_path_.basename)(deriver)))],
+    };
+}
+function modulePackage(module) {
+    const { type, name, version } = module;
+    const isStandardLibrary = type === 'golang' && name === 'stdlib';
+    return {
+        SPDXID: spdxId([type, name, version].filter(Boolean).join('-')),
+        name,
+        versionInfo: version,
+        ...NOT_ANALYZED,
+        externalRefs: [
+            purlRef(modulePurl(module)),
+            ...(isStandardLibrary && version !== undefined ? [cpeRef(`cpe:2.3:a:golang:go:${version}:-:*:*:*:*:*:*`)] : []),
+        ],
+    };
+}
+function purlRef(purl) {
+    return { referenceCategory: 'PACKAGE-MANAGER', referenceType: 'purl', referenceLocator: purl };
+}
+function cpeRef(cpe) {
+    return { referenceCategory: 'SECURITY', referenceType: 'cpe23Type', referenceLocator: cpe };
+}
+function relationshipsOf(storePaths, modules, idOf) {
+    const triples = [
+        ...storePaths.map(({ path }) => [IMAGE_ID, 'CONTAINS', idOf.get(path)]),
+        ...storePaths.flatMap(({ path, references = [] }) => references
+            .filter((reference) => reference !== path)
+            .map((reference) => [idOf.get(path), 'DEPENDS_ON', idOf.get(reference)])),
+        ...modules.flatMap(({ path, modules: of }) => of.map((module) => [idOf.get(path), 'CONTAINS', idOf.get(modulePurl(module))])),
+    ];
+    const unique = new Map();
+    for (const [from, type, to] of triples)
+        if (from !== undefined && to !== undefined)
+            unique.set(`${from} ${type} ${to}`, { spdxElementId: from, relationshipType: type, relatedSpdxElement: to });
+    const sorted = [...unique].toSorted(([one], [other]) => (one < other ? -1 : 1)).map(([, value]) => value);
+    return [{ spdxElementId: DOCUMENT_ID, relationshipType: 'DESCRIBES', relatedSpdxElement: IMAGE_ID }, ...sorted];
+}
+function spdxId(text) {
+    return `SPDXRef-${text.replace(/[^A-Za-z0-9.-]/g, '-')}`;
+}
+function uniqueIds(ids) {
+    const used = new Set([DOCUMENT_ID, IMAGE_ID]);
+    return ids.map((id) => {
+        let unique = id;
+        for (let number = 2; used.has(unique); number++)
+            unique = `${id}-${number}`;
+        used.add(unique);
+        return unique;
+    });
+}
+function spdxTime(created) {
+    const time = new Date(created ?? Number.NaN);
+    const year = time.getUTCFullYear();
+    return year >= 0 && year <= 9999 ? time.toISOString().replace(/\.\d+Z$/, 'Z') : '1970-01-01T00:00:00Z';
+}
+
+;// CONCATENATED MODULE: ./lib/sbom/published.js
+
+
+
+
+const PACKAGE = dist/* object */.Ikc({
+    SPDXID: dist/* string */.YjP(),
+    name: dist/* string */.YjP(),
+    versionInfo: dist/* optional */.lqM(dist/* string */.YjP()),
+    primaryPackagePurpose: dist/* optional */.lqM(dist/* string */.YjP()),
+    comment: dist/* optional */.lqM(dist/* string */.YjP(), ''),
+    externalRefs: dist/* array */.YOg(dist/* object */.Ikc({ referenceLocator: dist/* string */.YjP() })),
+});
+const RELATIONSHIP = dist/* object */.Ikc({
+    spdxElementId: dist/* string */.YjP(),
+    relationshipType: dist/* string */.YjP(),
+    relatedSpdxElement: dist/* string */.YjP(),
+});
+const published_STATEMENT = dist/* object */.Ikc({
+    predicate: dist/* object */.Ikc({
+        creationInfo: dist/* object */.Ikc({ creators: dist/* strictTuple */.CxQ([dist/* literal */.euz(CREATOR)]) }),
+        packages: dist/* array */.YOg(PACKAGE),
+        relationships: dist/* array */.YOg(RELATIONSHIP),
+    }),
+});
+function publishedContent(statement) {
+    const read = (0,lib_json/* readJson */.V)(published_STATEMENT, statement);
+    if (!read.ok)
+        return undefined;
+    const { packages, relationships } = read.value.predicate;
+    const modules = new Map(packages.flatMap((one) => published_entryOf(one.SPDXID, moduleOf(one))));
+    const contained = Map.groupBy(relationships.filter(({ relationshipType }) => relationshipType === 'CONTAINS'), ({ spdxElementId }) => spdxElementId);
+    const described = packages.flatMap(({ SPDXID, comment }) => {
+        const [path = '', ...lines] = comment.split('\n');
+        if (!path.startsWith('/'))
+            return [];
+        const ofPath = (contained.get(SPDXID) ?? []).flatMap(({ relatedSpdxElement: id }) => modules.get(id) ?? []);
+        const [narHash] = valuesOf('narHash', lines);
+        return [{ path, narHash, modules: ofPath, layers: valuesOf('layer', lines) }];
+    });
+    const image = packages.find(({ primaryPackagePurpose }) => primaryPackagePurpose === 'CONTAINER');
+    const layers = valuesOf('layer', image?.comment.split('\n') ?? []).filter(oci_reference/* isDigest */.Bc);
+    return {
+        layers: layers.map((diffId) => ({ diffId, storePaths: pathsIn(diffId, described) })),
+        storePaths: described.map(({ path, narHash, modules: ofPath }) => ({ path, narHash, modules: ofPath })),
+    };
+}
+function pathsIn(diffId, described) {
+    return described.flatMap(({ path, layers }) => (layers.includes(diffId) ? [path] : []));
+}
+function valuesOf(key, lines) {
+    return lines.flatMap((line) => (line.startsWith(`${key}: `) ? [line.slice(key.length + 2)] : []));
+}
+function modulesOfSameContent(published, storePaths) {
+    const hashes = new Map(storePaths.flatMap(({ path, narHash }) => published_entryOf(path, narHash)));
+    const same = published.flatMap((one) => one.storePaths).filter(({ path, narHash }) => hashes.get(path) === narHash);
+    const known = same.filter(({ narHash }) => narHash !== undefined);
+    return [...new Map(known.map(({ path, modules }) => [path, { path, modules }])).values()];
+}
+function moduleOf({ name, versionInfo, externalRefs: [purl], }) {
+    const [, type] = /^pkg:(golang|cargo)\//.exec(purl?.referenceLocator ?? '') ?? [];
+    if (type !== 'golang' && type !== 'cargo')
+        return undefined;
+    return { type, name, ...(versionInfo !== undefined && { version: versionInfo }) };
+}
+function published_entryOf(key, value) {
+    return value === undefined ? [] : [[key, value]];
+}
+
+;// CONCATENATED MODULE: ./lib/cache/published-sbom.js
+
+
+
+
+
+
+async function readPublishedContents(registry, previous, images, platform, log) {
+    const own = previous.filter(({ reference }) => images.some((image) => (0,oci_reference/* sameRepository */.RB)(image, reference.repository)));
+    const found = await Promise.all(own.map(async (one) => {
+        try {
+            const statement = await statementOf(registry, one, platform);
+            return (statement && publishedContent(statement)) ?? [];
+        }
+        catch (error) {
+            log.info(`Not using the SBOM of ${(0,oci_reference/* formatReference */.FH)(one.reference)}: ${(0,errors/* failureSummary */.jg)(error)}`);
+            return [];
+        }
+    }));
+    return found.flat();
+}
+async function statementOf(registry, { reference: { repository }, content }, platform) {
+    if (content.kind === 'manifest')
+        return undefined;
+    const image = content.manifests.find((one) => one.platform !== undefined && (0,oci_platform/* fits */.lA)(one.platform, platform));
+    if (image === undefined)
+        return undefined;
+    for (const { digest } of content.manifests.filter((one) => (0,oci_manifest/* isAttestationOf */.Ez)(one, image.digest))) {
+        const stored = await registry.getManifest(repository, digest);
+        const statement = stored && (await readStatement(registry, repository, stored.bytes, image.digest));
+        if (statement !== undefined)
+            return statement;
+    }
+    return undefined;
+}
+const STATEMENT_LIMIT = 64 * 1024 * 1024;
+async function readStatement(registry, repository, attestation, image) {
+    const digest = findStatement(attestation, image);
+    return digest && registry.getBlob(repository, digest, STATEMENT_LIMIT);
+}
+
+// EXTERNAL MODULE: ./lib/nix/system.js
+var nix_system = __nccwpck_require__(15294);
 ;// CONCATENATED MODULE: ./lib/cache/unchanged.js
 
 
@@ -51450,28 +51690,6 @@ function entriesFor(manifests, wanted) {
 }
 function formatKeys(keys) {
     return `${keys.length === 1 ? 'label' : 'labels'} ${(0,lib_text/* sanitizeLine */.g$)(keys.join(', '))} ${keys.length === 1 ? 'is' : 'are'}`;
-}
-
-;// CONCATENATED MODULE: ./lib/sbom/store-name.js
-
-function splitStoreName(name, deriver) {
-    const derivation = deriver &&
-        (0,external_node_path_.basename)(deriver)
-            .slice(HASH_LENGTH + 1)
-            .replace(/\.drv$/, '');
-    if (derivation === name)
-        return { ...splitVersion(name), output: 'out' };
-    if (derivation && name.startsWith(`${derivation}-`))
-        return { ...splitVersion(derivation), output: name.slice(derivation.length + 1) };
-    const split = splitVersion(name);
-    const [, version, output] = USUAL_OUTPUT.exec(split.version ?? '') ?? [];
-    return output === undefined ? { ...split, output: undefined } : { pname: split.pname, version, output };
-}
-const HASH_LENGTH = 32;
-const USUAL_OUTPUT = /^(.*\d.*)-(bin|data|debug|dev|devdoc|devman|dist|doc|getent|info|lib|libgcc|man|modules|plugins|py|python|scripts|static|terminfo|tools)$/;
-function splitVersion(name) {
-    const [, pname = name, version] = /^(.+?)-([^A-Za-z].*)$/s.exec(name) ?? [];
-    return { pname, version };
 }
 
 ;// CONCATENATED MODULE: ./lib/changes/packages.js
@@ -52353,8 +52571,42 @@ function withoutControls(text) {
     return (0,lib_text/* withoutHidden */.P)((0,lib_text/* withoutEscapes */.Lx)(text)).replaceAll('\n', '');
 }
 
-// EXTERNAL MODULE: ./lib/nix/nix.js
-var nix = __nccwpck_require__(83020);
+;// CONCATENATED MODULE: ./lib/nix/nix.js
+
+
+
+const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
+async function runNix(args, shown, { trust = 'nix', echo = true } = {}) {
+    const result = await (0,process_command/* runCommand */.d)('nix', [...FEATURES, ...args], { trust, shown, echo });
+    if (result !== undefined)
+        return result;
+    throw nixMissing();
+}
+const VERSION_TIMEOUT = 10_000;
+async function findNixVersion() {
+    const result = await (0,process_command/* runCommand */.d)('nix', ['--version'], { trust: 'nix', timeoutMs: VERSION_TIMEOUT });
+    if (result === undefined)
+        throw nixMissing();
+    return formatNixVersion(result.stdout);
+}
+function formatNixVersion(output) {
+    const [line = ''] = output.trim().split('\n');
+    const [, name, version] = /^nix \(([^)]+)\) (\S+)$/.exec((0,lib_text/* sanitizeLine */.g$)(line)) ?? [];
+    if (name === undefined || version === undefined)
+        return 'Nix of an unknown version';
+    return /\d/.test(name) ? `${name} (Nix ${version})` : `${name.replace(/, like Nix$/, '')} ${version}`;
+}
+function nixMissing() {
+    return new errors/* NixError */.Yq({
+        message: 'Nix is not installed on this runner',
+        hint: 'Install it in a step before this one:\n  - uses: cachix/install-nix-action@v31',
+    });
+}
+function errorIn(log) {
+    const errors = log.split('\n').filter((line) => /^\s*error: \S/.test(line));
+    return (0,lib_text/* sanitizeLine */.g$)(errors.at(-1) ?? (0,lib_text/* lastLines */.w$)(log, 3));
+}
+
 ;// CONCATENATED MODULE: ./lib/nix/packages.js
 
 
@@ -52401,10 +52653,10 @@ async function readSystems(call) {
 async function readPackagesFor(call, system) {
     const { stdout, log } = await evaluate(call, `.${system}`, 'builtins.attrNames');
     const names = (0,lib_json/* readJson */.V)(NAMES, stdout);
-    return names.ok ? { kind: 'evaluated', system, names: names.value } : { kind: 'failed', system, why: (0,nix/* errorIn */.Kd)(log) };
+    return names.ok ? { kind: 'evaluated', system, names: names.value } : { kind: 'failed', system, why: errorIn(log) };
 }
 function evaluate({ flake, nixArgs }, of, apply, options = []) {
-    return (0,nix/* runNix */.dI)(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false);
+    return runNix(['eval', '--json', ...nixArgs, ...options, `${flake}#packages${of}`, '--apply', apply], false);
 }
 function attributeNames(attribute) {
     return (attribute.match(/(?:"[^"]*"|[^."])+/g) ?? []).map((name) => name.replaceAll('"', ''));
@@ -52471,7 +52723,7 @@ async function suggestPackages({ installable, system, nixArgs, runnerSystem }) {
     }
 }
 async function suggestFileAttributes({ installable, system, nixArgs }) {
-    const type = await (0,nix/* runNix */.dI)(['eval', '--raw', ...nixArgs, ...installable.options, 'type'], false);
+    const type = await runNix(['eval', '--raw', ...nixArgs, ...installable.options, 'type'], false);
     if (type.exitCode === 0 && type.stdout.trim() === 'derivation')
         return `The file evaluates to a derivation, which has no such attribute. If the derivation is the image, set:
   attribute: ""`;
@@ -52484,7 +52736,7 @@ async function suggestFileAttributes({ installable, system, nixArgs }) {
       is = builtins.typeOf value;
       names = if builtins.isAttrs value then builtins.attrNames value else [ ];
     }`;
-    const { stdout } = await (0,nix/* runNix */.dI)(['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe], false);
+    const { stdout } = await runNix(['eval', '--json', ...nixArgs, ...installable.options, '', '--apply', describe], false);
     const file = (0,lib_json/* readJson */.V)(FILE_VALUE, stdout);
     const rule = 'Set `attribute` (default: containerImage) to an attribute of the set that the file contains or its function returns.';
     if (!file.ok || file.value.is !== 'set')
@@ -52604,7 +52856,7 @@ async function runShown(args, show, echo) {
     const reminder = setInterval(() => update(remind(log, performance.now())), 1000);
     try {
         const onLine = (line) => update(readNixLine(log, line, performance.now()));
-        const result = await (0,nix/* runNix */.dI)(args, onLine, { echo });
+        const result = await runNix(args, onLine, { echo });
         if (result.exitCode === 0)
             showAll(endNixLog(log));
         return { result, log };
@@ -52758,7 +53010,7 @@ async function textAt(path) {
 async function readSettings(nixArgs) {
     const given = settingArguments(nixArgs);
     for (const command of [['show-config'], ['config', 'show']]) {
-        const { exitCode, stdout } = await (0,nix/* runNix */.dI)([...command, '--json', ...given], false);
+        const { exitCode, stdout } = await runNix([...command, '--json', ...given], false);
         if (exitCode === 0)
             return parseSettings(stdout);
     }
@@ -52827,8 +53079,10 @@ async function systemsOfBuilders(builders, own) {
 
 
 
+
 async function readNixSetup(systems, nixArgs) {
-    return setupOf(systems, await readSettings(nixArgs), nixArgs);
+    const [version, settings] = await Promise.all([findNixVersion(), readSettings(nixArgs)]);
+    return { version, ...(await setupOf(systems, settings, nixArgs)) };
 }
 async function setupOf({ system, runnerSystem }, { store: url, builders, extraPlatforms, systemFeatures }, nixArgs, root = '/') {
     const foreign = system !== runnerSystem;
@@ -57477,7 +57731,7 @@ async function checkFormat(place, name) {
 async function addToStore(place, name, runnerSystem, { store, storeOptions }) {
     const result = await (0,process_command/* runCommand */.d)('nix-store', [...storeOptions, '--add', place], { trust: 'nix' });
     if (result === undefined)
-        throw (0,nix/* nixMissing */.mU)();
+        throw nixMissing();
     const storePath = result.stdout.trim();
     if (result.exitCode === 0 && (0,store_path/* isStorePath */.zP)(storePath))
         return storePath;
@@ -57540,7 +57794,7 @@ async function copyToLayout(call) {
         '--dest-oci-accept-uncompressed-layers',
         `oci:${layout}:image`,
     ];
-    const { exitCode, log } = await (0,nix/* runNix */.dI)(args, true, { trust: 'script' });
+    const { exitCode, log } = await runNix(args, true, { trust: 'script' });
     if (exitCode === 0)
         return;
     const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([setup.store.place, (0,external_node_path_.dirname)(layout)]));
@@ -57553,273 +57807,6 @@ async function copyToLayout(call) {
                 : undefined) ??
             'The action runs this program with `nix run`. Check that `nix run` accepts the arguments in `nix-args`.',
     });
-}
-
-;// CONCATENATED MODULE: ./lib/sbom/purl.js
-
-function modulePurl({ type, name, version }) {
-    return formatPurl(type, type === 'golang' ? name.toLowerCase() : name, version, {});
-}
-function storePathPurl({ pname, version, output }, hash, derivation) {
-    return formatPurl('nix', pname, version, { output, outputhash: hash, drvpath: derivation });
-}
-function imagePurl(name, digest, architecture) {
-    const last = name.slice(name.lastIndexOf('/') + 1);
-    return formatPurl('oci', last, digest, { arch: architecture, repository_url: name });
-}
-function sortedModules(modules) {
-    return sortedByKey(modules, modulePurl);
-}
-function sortedByKey(items, keyOf) {
-    const keyed = items.map((item) => ({ item, key: keyOf(item), json: JSON.stringify(item) }));
-    const sorted = keyed.toSorted((one, other) => (0,lib_text/* compareText */.n6)(one.key, other.key) || (0,lib_text/* compareText */.n6)(one.json, other.json));
-    return sorted.filter(({ key }, at) => key !== sorted[at - 1]?.key).map(({ item }) => item);
-}
-function formatPurl(type, name, version, qualifiers) {
-    const known = Object.entries(qualifiers).filter(([, value]) => value);
-    const query = known.map(([key, value = '']) => `${key}=${encodePurlPart(value)}`).toSorted();
-    return [
-        `pkg:${type}/${name.split('/').map(encodePurlPart).join('/')}`,
-        version ? `@${encodePurlPart(version)}` : '',
-        query.length > 0 ? `?${query.join('&')}` : '',
-    ].join('');
-}
-function encodePurlPart(text) {
-    return encodeURIComponent(text.toWellFormed())
-        .replace(/[!'()*]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`)
-        .replaceAll('%3A', ':');
-}
-
-;// CONCATENATED MODULE: ./lib/sbom/spdx.js
-
-
-
-
-function spdxDocument({ image, platform, layers, storePaths, modules }) {
-    const layersOf = Map.groupBy(layers.flatMap(({ diffId, storePaths: paths }) => paths.map((path) => ({ path, diffId }))), ({ path }) => path);
-    const elements = [
-        ...sortedByKey(storePaths, ({ path }) => path).map((info) => ({
-            key: info.path,
-            package: storePathPackage(info, (layersOf.get(info.path) ?? []).map(({ diffId }) => diffId)),
-        })),
-        ...sortedModules(modules.flatMap(({ modules: of }) => of)).map((module) => ({
-            key: modulePurl(module),
-            package: modulePackage(module),
-        })),
-    ];
-    const ids = uniqueIds(elements.map(({ package: { SPDXID } }) => SPDXID));
-    const idOf = new Map(elements.map(({ key }, at) => [key, ids[at] ?? '']));
-    const [, hash = ''] = image.digest.split(':');
-    const document = {
-        spdxVersion: 'SPDX-2.3',
-        dataLicense: 'CC0-1.0',
-        SPDXID: DOCUMENT_ID,
-        name: `${image.name} (${(0,oci_platform/* formatPlatform */.Bq)(platform)})`,
-        documentNamespace: `https://spdx.org/spdxdocs/${encodeURIComponent((0,external_node_path_.basename)(image.name))}-${hash}`,
-        creationInfo: { created: spdxTime(image.created), creators: [CREATOR] },
-        packages: [
-            imagePackage({ ...image, hash }, platform, layers),
-            ...elements.map(({ package: one }, at) => ({ ...one, SPDXID: ids[at] })),
-        ],
-        relationships: relationshipsOf(storePaths, modules, idOf),
-    };
-    return Buffer.from(JSON.stringify(document));
-}
-const CREATOR = 'Tool: nix-image-action-1';
-const DOCUMENT_ID = 'SPDXRef-DOCUMENT';
-const IMAGE_ID = 'SPDXRef-image';
-const NOT_ANALYZED = { downloadLocation: 'NOASSERTION', filesAnalyzed: false };
-function imagePackage({ name, digest, hash }, { architecture }, layers) {
-    return {
-        SPDXID: IMAGE_ID,
-        name,
-        versionInfo: digest,
-        primaryPackagePurpose: 'CONTAINER',
-        ...NOT_ANALYZED,
-        comment: formatLayers(layers.map(({ diffId }) => diffId)),
-        checksums: [{ algorithm: 'SHA256', checksumValue: hash }],
-        externalRefs: [purlRef(imagePurl(name, digest, architecture))],
-    };
-}
-function formatLayers(diffIds) {
-    return [...new Set(diffIds)].map((diffId) => `layer: ${diffId}`).join('\n');
-}
-function storePathPackage({ path, narHash, deriver }, layers) {
-    const hash = (0,external_node_path_.basename)(path).slice(0, HASH_LENGTH);
-    const name = (0,external_node_path_.basename)(path).slice(HASH_LENGTH + 1);
-    const split = splitStoreName(name, deriver);
-    const comment = [path, narHash && `narHash: ${narHash}`, formatLayers(layers)].filter(Boolean).join('\n');
-    return {
-        SPDXID: spdxId(`${hash}-${name}`),
-        name: split.pname,
-        versionInfo: split.version || undefined,
-        ...NOT_ANALYZED,
-        comment,
-        externalRefs: [purlRef(storePathPurl(split, hash, deriver && (0,external_node_path_.basename)(deriver)))],
-    };
-}
-function modulePackage(module) {
-    const { type, name, version } = module;
-    const isStandardLibrary = type === 'golang' && name === 'stdlib';
-    return {
-        SPDXID: spdxId([type, name, version].filter(Boolean).join('-')),
-        name,
-        versionInfo: version,
-        ...NOT_ANALYZED,
-        externalRefs: [
-            purlRef(modulePurl(module)),
-            ...(isStandardLibrary && version !== undefined ? [cpeRef(`cpe:2.3:a:golang:go:${version}:-:*:*:*:*:*:*`)] : []),
-        ],
-    };
-}
-function purlRef(purl) {
-    return { referenceCategory: 'PACKAGE-MANAGER', referenceType: 'purl', referenceLocator: purl };
-}
-function cpeRef(cpe) {
-    return { referenceCategory: 'SECURITY', referenceType: 'cpe23Type', referenceLocator: cpe };
-}
-function relationshipsOf(storePaths, modules, idOf) {
-    const triples = [
-        ...storePaths.map(({ path }) => [IMAGE_ID, 'CONTAINS', idOf.get(path)]),
-        ...storePaths.flatMap(({ path, references = [] }) => references
-            .filter((reference) => reference !== path)
-            .map((reference) => [idOf.get(path), 'DEPENDS_ON', idOf.get(reference)])),
-        ...modules.flatMap(({ path, modules: of }) => of.map((module) => [idOf.get(path), 'CONTAINS', idOf.get(modulePurl(module))])),
-    ];
-    const unique = new Map();
-    for (const [from, type, to] of triples)
-        if (from !== undefined && to !== undefined)
-            unique.set(`${from} ${type} ${to}`, { spdxElementId: from, relationshipType: type, relatedSpdxElement: to });
-    const sorted = [...unique].toSorted(([one], [other]) => (one < other ? -1 : 1)).map(([, value]) => value);
-    return [{ spdxElementId: DOCUMENT_ID, relationshipType: 'DESCRIBES', relatedSpdxElement: IMAGE_ID }, ...sorted];
-}
-function spdxId(text) {
-    return `SPDXRef-${text.replace(/[^A-Za-z0-9.-]/g, '-')}`;
-}
-function uniqueIds(ids) {
-    const used = new Set([DOCUMENT_ID, IMAGE_ID]);
-    return ids.map((id) => {
-        let unique = id;
-        for (let number = 2; used.has(unique); number++)
-            unique = `${id}-${number}`;
-        used.add(unique);
-        return unique;
-    });
-}
-function spdxTime(created) {
-    const time = new Date(created ?? Number.NaN);
-    const year = time.getUTCFullYear();
-    return year >= 0 && year <= 9999 ? time.toISOString().replace(/\.\d+Z$/, 'Z') : '1970-01-01T00:00:00Z';
-}
-
-;// CONCATENATED MODULE: ./lib/sbom/published.js
-
-
-
-
-const PACKAGE = dist/* object */.Ikc({
-    SPDXID: dist/* string */.YjP(),
-    name: dist/* string */.YjP(),
-    versionInfo: dist/* optional */.lqM(dist/* string */.YjP()),
-    primaryPackagePurpose: dist/* optional */.lqM(dist/* string */.YjP()),
-    comment: dist/* optional */.lqM(dist/* string */.YjP(), ''),
-    externalRefs: dist/* array */.YOg(dist/* object */.Ikc({ referenceLocator: dist/* string */.YjP() })),
-});
-const RELATIONSHIP = dist/* object */.Ikc({
-    spdxElementId: dist/* string */.YjP(),
-    relationshipType: dist/* string */.YjP(),
-    relatedSpdxElement: dist/* string */.YjP(),
-});
-const published_STATEMENT = dist/* object */.Ikc({
-    predicate: dist/* object */.Ikc({
-        creationInfo: dist/* object */.Ikc({ creators: dist/* strictTuple */.CxQ([dist/* literal */.euz(CREATOR)]) }),
-        packages: dist/* array */.YOg(PACKAGE),
-        relationships: dist/* array */.YOg(RELATIONSHIP),
-    }),
-});
-function publishedContent(statement) {
-    const read = (0,lib_json/* readJson */.V)(published_STATEMENT, statement);
-    if (!read.ok)
-        return undefined;
-    const { packages, relationships } = read.value.predicate;
-    const modules = new Map(packages.flatMap((one) => published_entryOf(one.SPDXID, moduleOf(one))));
-    const contained = Map.groupBy(relationships.filter(({ relationshipType }) => relationshipType === 'CONTAINS'), ({ spdxElementId }) => spdxElementId);
-    const described = packages.flatMap(({ SPDXID, comment }) => {
-        const [path = '', ...lines] = comment.split('\n');
-        if (!path.startsWith('/'))
-            return [];
-        const ofPath = (contained.get(SPDXID) ?? []).flatMap(({ relatedSpdxElement: id }) => modules.get(id) ?? []);
-        const [narHash] = valuesOf('narHash', lines);
-        return [{ path, narHash, modules: ofPath, layers: valuesOf('layer', lines) }];
-    });
-    const image = packages.find(({ primaryPackagePurpose }) => primaryPackagePurpose === 'CONTAINER');
-    const layers = valuesOf('layer', image?.comment.split('\n') ?? []).filter(oci_reference/* isDigest */.Bc);
-    return {
-        layers: layers.map((diffId) => ({ diffId, storePaths: pathsIn(diffId, described) })),
-        storePaths: described.map(({ path, narHash, modules: ofPath }) => ({ path, narHash, modules: ofPath })),
-    };
-}
-function pathsIn(diffId, described) {
-    return described.flatMap(({ path, layers }) => (layers.includes(diffId) ? [path] : []));
-}
-function valuesOf(key, lines) {
-    return lines.flatMap((line) => (line.startsWith(`${key}: `) ? [line.slice(key.length + 2)] : []));
-}
-function modulesOfSameContent(published, storePaths) {
-    const hashes = new Map(storePaths.flatMap(({ path, narHash }) => published_entryOf(path, narHash)));
-    const same = published.flatMap((one) => one.storePaths).filter(({ path, narHash }) => hashes.get(path) === narHash);
-    const known = same.filter(({ narHash }) => narHash !== undefined);
-    return [...new Map(known.map(({ path, modules }) => [path, { path, modules }])).values()];
-}
-function moduleOf({ name, versionInfo, externalRefs: [purl], }) {
-    const [, type] = /^pkg:(golang|cargo)\//.exec(purl?.referenceLocator ?? '') ?? [];
-    if (type !== 'golang' && type !== 'cargo')
-        return undefined;
-    return { type, name, ...(versionInfo !== undefined && { version: versionInfo }) };
-}
-function published_entryOf(key, value) {
-    return value === undefined ? [] : [[key, value]];
-}
-
-;// CONCATENATED MODULE: ./lib/cache/published-sbom.js
-
-
-
-
-
-
-async function readPublishedContents(registry, previous, images, platform, log) {
-    const own = previous.filter(({ reference }) => images.some((image) => (0,oci_reference/* sameRepository */.RB)(image, reference.repository)));
-    const found = await Promise.all(own.map(async (one) => {
-        try {
-            const statement = await statementOf(registry, one, platform);
-            return (statement && publishedContent(statement)) ?? [];
-        }
-        catch (error) {
-            log.info(`Not using the SBOM of ${(0,oci_reference/* formatReference */.FH)(one.reference)}: ${(0,errors/* failureSummary */.jg)(error)}`);
-            return [];
-        }
-    }));
-    return found.flat();
-}
-async function statementOf(registry, { reference: { repository }, content }, platform) {
-    if (content.kind === 'manifest')
-        return undefined;
-    const image = content.manifests.find((one) => one.platform !== undefined && (0,oci_platform/* fits */.lA)(one.platform, platform));
-    if (image === undefined)
-        return undefined;
-    for (const { digest } of content.manifests.filter((one) => (0,oci_manifest/* isAttestationOf */.Ez)(one, image.digest))) {
-        const stored = await registry.getManifest(repository, digest);
-        const statement = stored && (await readStatement(registry, repository, stored.bytes, image.digest));
-        if (statement !== undefined)
-            return statement;
-    }
-    return undefined;
-}
-const STATEMENT_LIMIT = 64 * 1024 * 1024;
-async function readStatement(registry, repository, attestation, image) {
-    const digest = findStatement(attestation, image);
-    return digest && registry.getBlob(repository, digest, STATEMENT_LIMIT);
 }
 
 ;// CONCATENATED MODULE: ./lib/sbom/elf.js
@@ -58164,9 +58151,9 @@ const ARGUMENTS_LIMIT = 100_000;
 async function queryStoreInfo(paths, access) {
     const infos = new Map();
     for (const batch of batches(await existing(paths, access))) {
-        const { exitCode, stdout, log } = await (0,nix/* runNix */.dI)(['path-info', '--offline', '--json', ...access.storeOptions, ...batch], false);
+        const { exitCode, stdout, log } = await runNix(['path-info', '--offline', '--json', ...access.storeOptions, ...batch], false);
         if (exitCode !== 0)
-            throw new Error(`nix path-info failed: ${(0,nix/* errorIn */.Kd)(log)}`);
+            throw new Error(`nix path-info failed: ${errorIn(log)}`);
         const parsed = parsePathInfo(stdout);
         if (parsed === undefined)
             throw new Error('the output of nix path-info --json has an unknown form');
@@ -58249,15 +58236,14 @@ function fromNixBase32(text) {
 
 
 
-function startSbom({ layered }, { platform, tempFolder, previous, images, setup }, registry, log) {
+function startSbom({ layered }, { platform, published, tempFolder, setup }, registry, log) {
     const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths));
-    const reading = readPublishedContents(registry, previous, images, platform, log);
-    const describing = describeStorePaths([...known], reading, setup, log);
+    const describing = describeStorePaths([...known], published, setup, log);
     describing.catch(() => undefined);
     return {
         async attach({ created, layers: pushed }, images) {
-            const published = await reading;
-            const layers = completeLayers(pushed, published);
+            const contents = await published;
+            const layers = completeLayers(pushed, contents);
             const paths = [...new Set(layers?.flatMap(({ storePaths }) => storePaths))];
             const [first] = images;
             if (layers === undefined || paths.length === 0 || first === undefined) {
@@ -58265,10 +58251,10 @@ function startSbom({ layered }, { platform, tempFolder, previous, images, setup 
                 return undefined;
             }
             const more = paths.filter((path) => !known.has(path));
-            const local = [await describing, await describeStorePaths(more, reading, setup, log)];
+            const local = [await describing, await describeStorePaths(more, contents, setup, log)];
             const facts = local.flatMap(({ storePaths }) => storePaths);
-            const storePaths = withPublishedHashes(facts, pushed, published);
-            const same = modulesOfSameContent(published, storePaths);
+            const storePaths = withPublishedHashes(facts, pushed, contents);
+            const same = modulesOfSameContent(contents, storePaths);
             const samePaths = new Set(same.map(({ path }) => path));
             const found = local.flatMap(({ modules }) => modules).filter(({ path }) => !samePaths.has(path));
             const modules = [...same, ...found];
@@ -59399,7 +59385,7 @@ async function needsKvm(path, store) {
     return requiresKvm((await readDerivation(path, store)) ?? '');
 }
 async function queryNix(args) {
-    const result = await (0,nix/* runNix */.dI)(args, false);
+    const result = await runNix(args, false);
     return result.exitCode === 0 ? result : undefined;
 }
 async function findDerivation({ installable, setup }, evaluation) {
@@ -62570,6 +62556,7 @@ async function readJobRecords(tempFolder, run) {
 
 
 
+
 async function writeRecord(record, retentionDays, settings) {
     await (0,temp_folder/* withTempFolder */.J)(settings.tempFolder, async (folder) => {
         const calls = openArtifactCalls(settings);
@@ -62679,7 +62666,7 @@ async function readExisting({ record, call, file }, artifact) {
 function relationTo(record, found, own) {
     if (found === undefined || own.includes(found))
         return 'replaceable';
-    if ((0,record_record/* serializeRecord */.Om)(found) === (0,record_record/* serializeRecord */.Om)(record))
+    if ((0,external_node_util_.isDeepStrictEqual)(found, record))
         return 'equal';
     if (found.digest === record.digest)
         return 'replaceable';
@@ -62904,6 +62891,7 @@ async function readLockFile(folder) {
 
 
 
+
 async function build(inputs, workflow, tools) {
     const { registry, log, phases, onWrite } = tools;
     const { system, push, nixArgs } = inputs;
@@ -62912,9 +62900,7 @@ async function build(inputs, workflow, tools) {
     const platform = (0,nix_system/* platformOf */.tj)(system);
     const requested = (0,nix_installable/* installableOf */.Lz)(inputs, runnerSystem);
     const revision = push ? await (0,modes_revision/* findRevision */.pV)(inputs, workflow, log) : '';
-    const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' };
-    if (warning)
-        log.warning(warning);
+    const tag = push ? tagOf(inputs, revision, log) : '';
     const comparing = push ? undefined : findComparable(registry, inputs.reuseFrom, platform, log);
     const readingSetup = readNixSetup({ system, runnerSystem }, nixArgs);
     readingSetup.catch(() => undefined);
@@ -62924,6 +62910,8 @@ async function build(inputs, workflow, tools) {
         push ? checkPushing(inputs, tag, platform, registry) : undefined,
     ]);
     const setup = await readingSetup;
+    log.info(`Using ${setup.version}`);
+    const contents = inputs.sbom ? readPublishedContents(published, previous, inputs.images, platform, log) : [];
     const local = await addLocalImage(requested, runnerSystem, setup, log);
     const installable = local ?? requested;
     const folders = [setup.store.place, tempFolder];
@@ -62946,7 +62934,7 @@ async function build(inputs, workflow, tools) {
     const evaluated = { derivation: evaluation?.derivation, inputs: locked };
     const identity = { ...commit, tag, workflow, evaluated };
     if (unchanged !== undefined)
-        return reuseImage(unchanged, inputs, identity, tools);
+        return reuseImage(unchanged, inputs, identity, { ...tools, registry: published });
     const image = local
         ? await findImageInStore(local.text, setup.store, withRegistry, log)
         : await buildImage(call, evaluation, withRegistry, tools);
@@ -62964,25 +62952,36 @@ async function build(inputs, workflow, tools) {
         }
         const pushing = { source, images: inputs.images, tag, platform, check };
         const { compression, labels } = inputs;
-        const describing = { platform, images: inputs.images, previous, tempFolder, setup };
-        const pending = inputs.sbom && withRegistry ? startSbom(source, describing, registry, log) : undefined;
-        const test = testOf(inputs, storePath, tempFolder, tools);
-        let sbom;
-        const beforeTag = async (stored, contents) => {
-            for (const { digest } of stored.slice(0, 1))
-                await test(digest);
-            sbom = await (0,lib_log/* withProgress */.E0)(log, 'collecting the SBOM', async () => pending?.attach(contents, stored));
-            if (sbom !== undefined)
-                log.info(`Pushed the SBOM: ${sbom.digest}`);
-        };
-        const { layers, info, images } = withRegistry
-            ? await pushImage({ ...pushing, published: layerCache, compression, labels, storePath, tempFolder, beforeTag }, registry, log)
-            : await pushWithDocker({ ...pushing, onWrite }, registry, log);
+        const pushed = withRegistry
+            ? await pushTested({ ...pushing, published: layerCache, compression, labels, storePath, tempFolder }, { platform, published: contents, tempFolder, setup }, inputs, tools)
+            : { ...(await pushWithDocker({ ...pushing, onWrite }, registry, log)), sbom: undefined };
+        const { layers, info, images, sbom } = pushed;
         const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity));
         phases.enter('hand over');
         await handOver(records, inputs.retentionDays, workflow, log);
         return reportBuild(images, records, { ...built, sbom, traffic: layers && trafficOf(layers) }, phases);
     });
+}
+function tagOf(inputs, revision, log) {
+    const { tag, warning } = chooseTag(inputs, revision);
+    if (warning)
+        log.warning(warning);
+    return tag;
+}
+async function pushTested(request, describing, inputs, tools) {
+    const { registry, log } = tools;
+    const pending = inputs.sbom ? startSbom(request.source, describing, registry, log) : undefined;
+    const test = testOf(inputs, request.storePath, request.tempFolder, tools);
+    let sbom;
+    const beforeTag = async (images, contents) => {
+        const [first] = images;
+        if (first !== undefined)
+            await test(first.digest);
+        sbom = await (0,lib_log/* withProgress */.E0)(log, 'collecting the SBOM', async () => pending?.attach(contents, images));
+        if (sbom !== undefined)
+            log.info(`Pushed the SBOM: ${sbom.digest}`);
+    };
+    return { ...(await pushImage({ ...request, beforeTag }, registry, log)), sbom };
 }
 function reportUnpushed(built, config, published, inputs, { log, phases }) {
     log.info('Not pushing the image: `push` is `false`');
@@ -64863,7 +64862,7 @@ function readSystemImage(system, { exitCode, stdout, steps: { names, type }, det
         const storePath = value.storePath !== null && (0,store_path/* isStorePath */.zP)(value.storePath) ? value.storePath : undefined;
         return { system, kind: 'found', names: value.names, storePath };
     }
-    const why = (0,nix/* errorIn */.Kd)(detail) || `nix exited with code ${exitCode} and printed no error`;
+    const why = errorIn(detail) || `nix exited with code ${exitCode} and printed no error`;
     if (BUILD_NEEDED.test(detail))
         return { system, kind: 'unknown', because: 'import', why };
     if (exitCode > 128)
@@ -65045,6 +65044,7 @@ const TYPES = {
 
 
 
+
 async function plan(inputs, workflow, tools) {
     const { log } = tools;
     const { systems, unchanged } = await examineSystems(inputs, workflow, tools);
@@ -65074,6 +65074,7 @@ async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
     const { flake, attribute, nixArgs } = inputs;
     const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`;
     const call = { flake, attribute, nixArgs, runnerSystem, missing, submodules: await submodulesOf(flake) };
+    log.info(`Using ${await findNixVersion()}`);
     const offered = await listSystems(call, log);
     const systems = inputs.systems.length === 0 ? offered : inputs.systems;
     assertOffered(systems, offered, call);
@@ -65472,6 +65473,7 @@ async function buildConfig(inputs, { runnerSystem, tempFolder }, { log, phases }
     const { system, nixArgs } = inputs;
     const requested = (0,nix_installable/* installableOf */.Lz)(inputs, runnerSystem);
     const setup = await readNixSetup({ system, runnerSystem }, nixArgs);
+    log.info(`Using ${setup.version}`);
     const local = await addLocalImage(requested, runnerSystem, setup, log);
     const folders = [setup.store.place, tempFolder];
     const call = { installable: local ?? requested, nixArgs, system, runnerSystem, setup, folders };
@@ -65711,21 +65713,18 @@ function nameOf({ repository, reference }) {
     return (0,oci_reference/* formatReference */.FH)({ repository, tag: reference });
 }
 
-// EXTERNAL MODULE: ./lib/nix/nix.js
-var nix_nix = __nccwpck_require__(83020);
 // EXTERNAL MODULE: ./lib/nix/system.js
 var system = __nccwpck_require__(15294);
 // EXTERNAL MODULE: ./lib/oci/platform.js
 var platform = __nccwpck_require__(17122);
-// EXTERNAL MODULE: ./lib/run-mode.js + 154 modules
-var run_mode = __nccwpck_require__(83747);
+// EXTERNAL MODULE: ./lib/run-mode.js + 155 modules
+var run_mode = __nccwpck_require__(85475);
 // EXTERNAL MODULE: ./lib/secrets.js
 var secrets = __nccwpck_require__(80150);
 ;// CONCATENATED MODULE: ./lib/version.js
 const VERSION = '0.1.0';
 
 ;// CONCATENATED MODULE: ./lib/run.js
-
 
 
 
@@ -65776,7 +65775,7 @@ async function runStep(env, step) {
     const token = (0,field/* inputOf */.wg)(env, 'token');
     if (token !== '')
         log/* jobLog */.W.mask(token);
-    log/* jobLog */.W.info(await describeVersions(env));
+    log/* jobLog */.W.info(`nix-image-action ${VERSION}, Node ${process.versions.node}`);
     const inputs = (0,inputs_inputs/* readInputs */.K)(env);
     step.inputs = inputs;
     for (const notice of inputs.notices)
@@ -65790,10 +65789,6 @@ async function runStep(env, step) {
     if (inputs.summary)
         await writeSummary(summary, env, failure === undefined);
     return failure;
-}
-async function describeVersions(env) {
-    const nix = (0,field/* inputOf */.wg)(env, 'mode') === 'merge' ? undefined : await (0,nix_nix/* findNixVersion */.T8)();
-    return [`nix-image-action ${VERSION}`, ...(nix === undefined ? [] : [nix]), `Node ${process.versions.node}`].join(', ');
 }
 function wantsSummary(env) {
     return (0,field/* inputOf */.wg)(env, 'summary').toLowerCase() !== 'false';

@@ -14,7 +14,6 @@ import { reportSilence } from './log.ts'
 import { summarizeFailure } from './modes/failure-summary.ts'
 import type { Result } from './modes/mode.ts'
 import { startPhases } from './modes/phases.ts'
-import { findNixVersion } from './nix/nix.ts'
 import { platformOf } from './nix/system.ts'
 import { formatPlatform } from './oci/platform.ts'
 import { formatReference, formatRepository, type Repository } from './oci/reference.ts'
@@ -57,7 +56,8 @@ async function runStep(env: Environment, step: Step): Promise<ActionError | unde
   // Before anything else, because errors quote inputs.
   const token = inputOf(env, 'token')
   if (token !== '') jobLog.mask(token)
-  jobLog.info(await describeVersions(env))
+  // Bug reports need this line.
+  jobLog.info(`nix-image-action ${VERSION}, Node ${process.versions.node}`)
   const inputs = readInputs(env)
   step.inputs = inputs
   for (const notice of inputs.notices) jobLog.notice(notice)
@@ -72,14 +72,6 @@ async function runStep(env: Environment, step: Step): Promise<ActionError | unde
 interface Step extends Progress {
   /** Absent until they have been read. */
   inputs?: Inputs
-}
-
-/** Returns the first line of the log, which bug reports need. Merge does not run Nix. */
-async function describeVersions(env: Environment): Promise<string> {
-  const nix = inputOf(env, 'mode') === 'merge' ? undefined : await findNixVersion()
-  return [`nix-image-action ${VERSION}`, ...(nix === undefined ? [] : [nix]), `Node ${process.versions.node}`].join(
-    ', ',
-  )
 }
 
 /** Reports whether to write a summary, also if the inputs are not valid. */

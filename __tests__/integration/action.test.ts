@@ -115,6 +115,7 @@ describe('building and merging two systems', () => {
       await lab.build('aarch64-linux', { inputs: { push: 'false' }, env: { DOCKER_HOST: 'unix:///nowhere' } }),
     )
     expect(Object.keys(outputs)).toEqual(['store-path'])
+    expect(log).toMatch(/^Using (Nix|Lix|Determinate Nix) \d/m)
     expect(log).toContain('Not pushing the image')
     expect(await tagsOf(lab)).toEqual([])
     expect(await lab.artifacts.artifacts()).toEqual([])

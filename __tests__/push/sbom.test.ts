@@ -38,12 +38,12 @@ const config = { history: [] }
 const made = makeArchive({ layers: [layerOf(APP, LONG), layerOf(GLIBC, APP)], config })
 
 async function attach(client: Client, { contents, images }: Pushed): Promise<PublishedSbom | undefined> {
-  const pending = startSbom(SOURCE, settings(client), client, logOf(client))
+  const pending = startSbom(SOURCE, settings(), client, logOf(client))
   return pending.attach(contents, images)
 }
 
-function settings({ repository }: Client, previous: SbomSettings['previous'] = []): SbomSettings {
-  return { platform: PLATFORM, images: [repository], previous, tempFolder: folder }
+function settings(published: SbomSettings['published'] = []): SbomSettings {
+  return { platform: PLATFORM, published, tempFolder: folder }
 }
 
 const SOURCE: ImageSource = { path: '', root: '', format: 'tar' }
@@ -159,7 +159,7 @@ describe('the SBOM of an image', () => {
     const { client } = await connect()
     const pushed = await push(made, client)
     const missing = join(folder, 'missing')
-    const pending = startSbom(SOURCE, { ...settings(client), tempFolder: missing }, client, logOf(client))
+    const pending = startSbom(SOURCE, { ...settings(), tempFolder: missing }, client, logOf(client))
     await expect(pending.attach(pushed.contents, pushed.images)).rejects.toThrow(`${missing}/sbom-`)
   })
 })

@@ -26,6 +26,9 @@ const OWN = { own: true, pattern: '' }
 const other = { ...record, digest: `sha256:${'2'.repeat(64)}` } as const
 const name = artifactName(record)
 const second = artifactName(record, 2)
+const COMMIT = 'c'.repeat(40)
+const DIGEST = `sha256:${'d'.repeat(64)}` as const
+const DETAILS = { sbom: DIGEST, revision: COMMIT }
 
 // The client leaves timers behind, for which the test process would wait.
 const { setInterval, setTimeout } = globalThis
@@ -160,13 +163,16 @@ describe('writing', () => {
     }
   })
 
-  test('an equal record that is there already is not written again', async () => {
-    await writeRecord(record, 1, context)
-    await writeRecord(record, 1, context)
+  test.each([
+    ['one that is there already', record, record],
+    ['one with its fields in another order', { revision: COMMIT, sbom: DIGEST, ...record }, { ...record, ...DETAILS }],
+  ])('an equal record is not written again: %s', async (_, first, again) => {
+    await writeRecord(first, 1, context)
+    await writeRecord(again, 1, context)
     const methods = service.calls.map(({ method }) => method)
     expect(methods.filter((method) => method === 'FinalizeArtifact')).toHaveLength(1)
     expect(methods).not.toContain('DeleteArtifact')
-    expect(await stored()).toEqual({ [name]: record })
+    expect(await stored()).toEqual({ [name]: first })
   })
 
   test('the first attempt writes at once, without a look at what there is', async () => {

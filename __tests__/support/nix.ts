@@ -44,6 +44,7 @@ export async function nixEnvironment(folder: string): Promise<Record<string, str
 /** The setup of a runner that builds only for its own system, in a store that is where its name says. */
 export const PLAIN_SETUP: NixSetup = {
   store: storeInPlace(),
+  version: 'Nix 2.34.1',
   storeOptions: [],
   platformOptions: [],
   platformConfigured: false,

@@ -1,5 +1,6 @@
 import { findPublished } from '../cache/layers.ts'
 import { readPreviousImages } from '../cache/previous-image.ts'
+import { readPublishedContents } from '../cache/published-sbom.ts'
 import { lookForUnchanged, type UnchangedImage } from '../cache/unchanged.ts'
 import { type ComparableImage, compareBuilt, compressedSize, findComparable } from '../changes/image-changes.ts'
 import { logChanges } from '../changes/report.ts'
@@ -9,7 +10,7 @@ import { ImageError } from '../errors.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
 import type { BuildInputs } from '../inputs/build.ts'
-import { withProgress } from '../log.ts'
+import { type Log, withProgress } from '../log.ts'
 import { evaluateImage, storePathBeforeBuild } from '../nix/evaluate.ts'
 import { installableOf } from '../nix/installable.ts'
 import { readNixSetup } from '../nix/setup.ts'
@@ -19,10 +20,10 @@ import { fits, formatPlatform, type Platform } from '../oci/platform.ts'
 import { type Digest, formatRepository } from '../oci/reference.ts'
 import { checkImage } from '../push/check.ts'
 import { publishUnchanged, relabel } from '../push/existing.ts'
-import { pushImage } from '../push/image.ts'
+import { type PushedImage, pushImage } from '../push/image.ts'
 import type { RegistryPush } from '../push/layers.ts'
 import { addLocalImage } from '../push/local-image.ts'
-import { keepSbom, type PublishedSbom, startSbom } from '../push/sbom.ts'
+import { keepSbom, type PublishedSbom, type SbomSettings, startSbom } from '../push/sbom.ts'
 import { checkTag, chooseTag } from '../push/tag.ts'
 import { checkTest, testImage } from '../push/test-image.ts'
 import { type CompressedLayer, totalSize } from '../push/uploads.ts'
@@ -53,8 +54,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const platform = platformOf(system)
   const requested = installableOf(inputs, runnerSystem)
   const revision = push ? await findRevision(inputs, workflow, log) : ''
-  const { tag, warning } = push ? chooseTag(inputs, revision) : { tag: '' }
-  if (warning) log.warning(warning)
+  const tag = push ? tagOf(inputs, revision, log) : ''
   const comparing = push ? undefined : findComparable(registry, inputs.reuseFrom, platform, log)
   const readingSetup = readNixSetup({ system, runnerSystem }, nixArgs)
   // Reported after the checks.
@@ -66,6 +66,9 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
     push ? checkPushing(inputs, tag, platform, registry) : undefined,
   ])
   const setup = await readingSetup
+  log.info(`Using ${setup.version}`)
+  // While Nix evaluates. An unchanged image keeps its SBOM.
+  const contents = inputs.sbom ? readPublishedContents(published, previous, inputs.images, platform, log) : []
   const local = await addLocalImage(requested, runnerSystem, setup, log)
   const installable = local ?? requested
   const folders = [setup.store.place, tempFolder]
@@ -86,7 +89,7 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   const commit = { revision, source: await findSourceRepository(inputs, revision, workflow) }
   const evaluated = { derivation: evaluation?.derivation, inputs: locked }
   const identity = { ...commit, tag, workflow, evaluated }
-  if (unchanged !== undefined) return reuseImage(unchanged, inputs, identity, tools)
+  if (unchanged !== undefined) return reuseImage(unchanged, inputs, identity, { ...tools, registry: published })
 
   const image = local
     ? await findImageInStore(local.text, setup.store, withRegistry, log)
@@ -105,27 +108,46 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
     }
     const pushing = { source, images: inputs.images, tag, platform, check }
     const { compression, labels } = inputs
-    const describing = { platform, images: inputs.images, previous, tempFolder, setup }
-    const pending = inputs.sbom && withRegistry ? startSbom(source, describing, registry, log) : undefined
-    const test = testOf(inputs, storePath, tempFolder, tools)
-    let sbom: PublishedSbom | undefined
-    const beforeTag: RegistryPush['beforeTag'] = async (stored, contents) => {
-      for (const { digest } of stored.slice(0, 1)) await test(digest)
-      sbom = await withProgress(log, 'collecting the SBOM', async () => pending?.attach(contents, stored))
-      if (sbom !== undefined) log.info(`Pushed the SBOM: ${sbom.digest}`)
-    }
-    const { layers, info, images } = withRegistry
-      ? await pushImage(
-          { ...pushing, published: layerCache, compression, labels, storePath, tempFolder, beforeTag },
-          registry,
-          log,
+    const pushed = withRegistry
+      ? await pushTested(
+          { ...pushing, published: layerCache, compression, labels, storePath, tempFolder },
+          { platform, published: contents, tempFolder, setup },
+          inputs,
+          tools,
         )
-      : await pushWithDocker({ ...pushing, onWrite }, registry, log)
+      : { ...(await pushWithDocker({ ...pushing, onWrite }, registry, log)), sbom: undefined }
+    const { layers, info, images, sbom } = pushed
     const records = images.map((one) => recordOf(one, platform, storePath, info, inputs, sbom?.digest, identity))
     phases.enter('hand over')
     await handOver(records, inputs.retentionDays, workflow, log)
     return reportBuild(images, records, { ...built, sbom, traffic: layers && trafficOf(layers) }, phases)
   })
+}
+
+function tagOf(inputs: BuildInputs, revision: string, log: Log): string {
+  const { tag, warning } = chooseTag(inputs, revision)
+  if (warning) log.warning(warning)
+  return tag
+}
+
+/** Pushes an image by digest, tests it and attaches its SBOM. Then moves its tag. */
+async function pushTested(
+  request: RegistryPush,
+  describing: SbomSettings,
+  inputs: BuildInputs,
+  tools: Tools,
+): Promise<PushedImage & { readonly sbom: PublishedSbom | undefined }> {
+  const { registry, log } = tools
+  const pending = inputs.sbom ? startSbom(request.source, describing, registry, log) : undefined
+  const test = testOf(inputs, request.storePath, request.tempFolder, tools)
+  let sbom: PublishedSbom | undefined
+  const beforeTag: RegistryPush['beforeTag'] = async (images, contents) => {
+    const [first] = images
+    if (first !== undefined) await test(first.digest)
+    sbom = await withProgress(log, 'collecting the SBOM', async () => pending?.attach(contents, images))
+    if (sbom !== undefined) log.info(`Pushed the SBOM: ${sbom.digest}`)
+  }
+  return { ...(await pushImage({ ...request, beforeTag }, registry, log)), sbom }
 }
 
 function reportUnpushed(

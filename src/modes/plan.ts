@@ -6,6 +6,7 @@ import type { PlanInputs } from '../inputs/plan.ts'
 import { codeCell, joinLines, table } from '../markdown.ts'
 import { evaluateSystems, evaluationsAtOnce, listSystems } from '../nix/evaluate-systems.ts'
 import { installableOf } from '../nix/installable.ts'
+import { findNixVersion } from '../nix/nix.ts'
 import { submodulesOf } from '../nix/submodules.ts'
 import { ANY_RUNNER, hostedRunner, platformOf } from '../nix/system.ts'
 import { formatPlatform } from '../oci/platform.ts'
@@ -68,6 +69,7 @@ async function examineSystems(
   // Images are always for Linux, but this step may run on macOS.
   const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`
   const call = { flake, attribute, nixArgs, runnerSystem, missing, submodules: await submodulesOf(flake) }
+  log.info(`Using ${await findNixVersion()}`)
   const offered = await listSystems(call, log)
   const systems = inputs.systems.length === 0 ? offered : inputs.systems
   assertOffered(systems, offered, call)

@@ -65,6 +65,7 @@ async function buildConfig(
   const { system, nixArgs } = inputs
   const requested = installableOf(inputs, runnerSystem)
   const setup = await readNixSetup({ system, runnerSystem }, nixArgs)
+  log.info(`Using ${setup.version}`)
   const local = await addLocalImage(requested, runnerSystem, setup, log)
   const folders = [setup.store.place, tempFolder]
   const call: NixBuildCall = { installable: local ?? requested, nixArgs, system, runnerSystem, setup, folders }

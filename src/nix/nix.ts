@@ -29,10 +29,11 @@ export async function runNix(
 /** In milliseconds. */
 const VERSION_TIMEOUT = 10_000
 
-/** Returns the version of Nix: `Nix 2.34.1`, `Lix 2.93.0`. Returns undefined if Nix is not installed. */
-export async function findNixVersion(): Promise<string | undefined> {
+/** Returns the version of Nix: `Nix 2.34.1`, `Lix 2.93.0`. @throws NixError if Nix is not installed */
+export async function findNixVersion(): Promise<string> {
   const result = await runCommand('nix', ['--version'], { trust: 'nix', timeoutMs: VERSION_TIMEOUT })
-  return result && formatNixVersion(result.stdout)
+  if (result === undefined) throw nixMissing()
+  return formatNixVersion(result.stdout)
 }
 
 /** Formats the output of `nix --version`. */

@@ -3,11 +3,14 @@ import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { canRun } from './emulation.ts'
 import type { Installable } from './installable.ts'
+import { findNixVersion } from './nix.ts'
 import { type NixSettings, readSettings, systemsOfBuilders } from './settings.ts'
 import { type StoreFolder, storeFolder } from './store-path.ts'
 
 /** How Nix is set up on this runner, for a build for one system. */
 export interface NixSetup {
+  /** Such as `Nix 2.34.1`. */
+  readonly version: string
   readonly store: StoreFolder
   /** The options that select the store, for programs of Nix that don't get the user's arguments. */
   readonly storeOptions: readonly string[]
@@ -45,7 +48,8 @@ export interface BuildSystems {
  * @throws NixError if Nix is not installed
  */
 export async function readNixSetup(systems: BuildSystems, nixArgs: readonly string[]): Promise<NixSetup> {
-  return setupOf(systems, await readSettings(nixArgs), nixArgs)
+  const [version, settings] = await Promise.all([findNixVersion(), readSettings(nixArgs)])
+  return { version, ...(await setupOf(systems, settings, nixArgs)) }
 }
 
 /** Returns the setup that settings of Nix describe. @param root the folder that contains `/proc` */
@@ -54,7 +58,7 @@ export async function setupOf(
   { store: url, builders, extraPlatforms, systemFeatures }: NixSettings,
   nixArgs: readonly string[],
   root = '/',
-): Promise<NixSetup> {
+): Promise<Omit<NixSetup, 'version'>> {
   const foreign = system !== runnerSystem
   const hasBuilder = foreign && (await systemsOfBuilders(builders, runnerSystem)).has(system)
   // With the option, Nix would build on this runner when the builders are busy. In a container, emulators are unknown.

@@ -1,7 +1,6 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { PreviousImage } from '../cache/previous-image.ts'
-import { readPublishedContents, readStatement } from '../cache/published-sbom.ts'
+import { readStatement } from '../cache/published-sbom.ts'
 import { diskFailure } from '../fs/disk.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { Log } from '../log.ts'
@@ -42,10 +41,8 @@ export interface PendingSbom {
 /** The image that an SBOM is for. */
 export interface SbomSettings {
   readonly platform: Platform
-  /** The repositories that the image is pushed to. */
-  readonly images: readonly Repository[]
-  /** Published images, whose SBOMs may describe the same store paths. */
-  readonly previous: readonly PreviousImage[]
+  /** The content of published images, which may contain the same store paths. */
+  readonly published: Promise<readonly PublishedContent[]> | readonly PublishedContent[]
   readonly tempFolder: string
   /** How to reach the local Nix store. By default, it is where its name says. */
   readonly setup?: StoreAccess
@@ -57,18 +54,17 @@ export interface SbomSettings {
  */
 export function startSbom(
   { layered }: ImageSource,
-  { platform, tempFolder, previous, images, setup }: SbomSettings,
+  { platform, published, tempFolder, setup }: SbomSettings,
   registry: Registry,
   log: Log,
 ): PendingSbom {
   const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths))
-  const reading = readPublishedContents(registry, previous, images, platform, log)
-  const describing = describeStorePaths([...known], reading, setup, log)
+  const describing = describeStorePaths([...known], published, setup, log)
   describing.catch(() => undefined)
   return {
     async attach({ created, layers: pushed }, images) {
-      const published = await reading
-      const layers = completeLayers(pushed, published)
+      const contents = await published
+      const layers = completeLayers(pushed, contents)
       const paths = [...new Set(layers?.flatMap(({ storePaths }) => storePaths))]
       const [first] = images
       if (layers === undefined || paths.length === 0 || first === undefined) {
@@ -76,10 +72,10 @@ export function startSbom(
         return undefined
       }
       const more = paths.filter((path) => !known.has(path))
-      const local = [await describing, await describeStorePaths(more, reading, setup, log)]
+      const local = [await describing, await describeStorePaths(more, contents, setup, log)]
       const facts = local.flatMap(({ storePaths }) => storePaths)
-      const storePaths = withPublishedHashes(facts, pushed, published)
-      const same = modulesOfSameContent(published, storePaths)
+      const storePaths = withPublishedHashes(facts, pushed, contents)
+      const same = modulesOfSameContent(contents, storePaths)
       const samePaths = new Set(same.map(({ path }) => path))
       const found = local.flatMap(({ modules }) => modules).filter(({ path }) => !samePaths.has(path))
       const modules = [...same, ...found]
@@ -97,7 +93,7 @@ const NOT_ALL_KNOWN = 'the store paths of layers that were reused are unknown. S
 /** Reads facts about store paths. Searches for modules only where no published SBOM lists them. */
 async function describeStorePaths(
   paths: readonly string[],
-  reading: Promise<readonly PublishedContent[]>,
+  reading: SbomSettings['published'],
   setup: StoreAccess | undefined,
   log: Log,
 ): Promise<Pick<ImageContents, 'storePaths' | 'modules'>> {

@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { RecordError } from '../errors.ts'
 import { withTempFolder } from '../fs/temp-folder.ts'
 import { sanitizeLine } from '../text.ts'
@@ -185,7 +186,7 @@ function relationTo(
   own: readonly DigestRecord[],
 ): 'equal' | 'replaceable' | 'other' | RecordError {
   if (found === undefined || own.includes(found)) return 'replaceable'
-  if (serializeRecord(found) === serializeRecord(record)) return 'equal'
+  if (isDeepStrictEqual(found, record)) return 'equal'
   if (found.digest === record.digest) return 'replaceable'
   return sameJob(record, found) ? conflictError(record, found) : 'other'
 }
