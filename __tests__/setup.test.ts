@@ -85,7 +85,7 @@ test('`npm test` runs only unit tests if a requirement of the integration tests 
   expect(stdout).toContain('__tests__/setup.test.ts')
   expect(stdout).not.toContain('__tests__/integration/')
   expect(stdout).toMatch(
-    /\nOnly the unit tests ran[^\n]*Missing:\n {2}Nix [\s\S]*To install it: node scripts\/setup\.mjs\n$/,
+    /\nOnly the unit tests ran[^\n]*Missing:\n {2}Nix [\s\S]*To install them: node scripts\/setup\.mjs\n$/,
   )
 })
 

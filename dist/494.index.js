@@ -582,7 +582,7 @@ var phases = __webpack_require__(83290);
 // EXTERNAL MODULE: ./lib/process/output.js
 var output = __webpack_require__(95732);
 // EXTERNAL MODULE: ./lib/run-mode.js + 155 modules
-var run_mode = __webpack_require__(85475);
+var run_mode = __webpack_require__(59630);
 ;// CONCATENATED MODULE: ./lib/cli.js
 
 

@@ -48857,7 +48857,7 @@ function isSystem(text) {
 
 /***/ }),
 
-/***/ 85475:
+/***/ 59630:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 
@@ -51545,7 +51545,7 @@ function modulesOfSameContent(published, storePaths) {
     const hashes = new Map(storePaths.flatMap(({ path, narHash }) => published_entryOf(path, narHash)));
     const same = published.flatMap((one) => one.storePaths).filter(({ path, narHash }) => hashes.get(path) === narHash);
     const known = same.filter(({ narHash }) => narHash !== undefined);
-    return [...new Map(known.map(({ path, modules }) => [path, { path, modules }])).values()];
+    return new Map(known.map(({ path, modules }) => [path, { path, modules }]));
 }
 function moduleOf({ name, versionInfo, externalRefs: [purl], }) {
     const [, type] = /^pkg:(golang|cargo)\//.exec(purl?.referenceLocator ?? '') ?? [];
@@ -55408,20 +55408,22 @@ async function* runScript({ path, root }) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/image/tar-names.js
+;// CONCATENATED MODULE: ./lib/image/observe-tar.js
 
-async function* observeTarNames(content, onName) {
-    const read = createNameReader(onName);
+async function* observeTar(content, onEntry) {
+    const read = createEntryReader(onEntry);
     for await (const chunk of content) {
         read(chunk);
         yield chunk;
     }
 }
-const tar_names_EXTENSION_LIMIT = 256 * 1024;
+const observe_tar_EXTENSION_LIMIT = 256 * 1024;
 const END = Buffer.alloc(BLOCK);
-function createNameReader(onName) {
+const observe_tar_NOTHING = Buffer.alloc(0);
+function createEntryReader(observe) {
     const block = Buffer.alloc(BLOCK);
     let kept;
+    let started;
     let buffer = block;
     let filled = 0;
     let skip = 0;
@@ -55431,7 +55433,7 @@ function createNameReader(onName) {
         const { flag: type, size: listed, name } = readTarHeader(block);
         const size = Number.isNaN(listed) ? 0 : listed;
         ended = block.equals(END);
-        if ('xL'.includes(type) && size > 0 && size <= tar_names_EXTENSION_LIMIT) {
+        if ('xL'.includes(type) && size > 0 && size <= observe_tar_EXTENSION_LIMIT) {
             buffer = Buffer.alloc(paddedSize(size));
             kept = { type, content: buffer.subarray(0, size) };
         }
@@ -55440,23 +55442,39 @@ function createNameReader(onName) {
         else if (!ended)
             onEntry(type, name, size);
     }
-    function onEntry(type, name, size) {
-        onName(extension.name ?? name);
-        skip = '123456'.includes(type) ? 0 : paddedSize(extension.size ?? size);
+    function onEntry(type, listedName, listedSize) {
+        const { name = listedName, size = listedSize } = extension;
         extension = {};
-    }
-    function onFilled() {
-        filled = 0;
-        if (kept === undefined) {
-            onHeader();
-            return;
+        if (isRegular(type) && size > 0)
+            started = { name, size };
+        else if (isRegular(type) || '23456'.includes(type))
+            observe(name, observe_tar_NOTHING);
+        else {
+            observe(name, undefined);
+            skip = type === '1' ? 0 : paddedSize(size);
         }
+    }
+    function onStart({ name, size }) {
+        observe(name, block);
+        started = undefined;
+        skip = paddedSize(size) - BLOCK;
+    }
+    function onExtension({ type, content }) {
         extension = {
             ...extension,
-            ...(kept.type === 'L' ? { name: textField(kept.content, 0, kept.content.length) } : paxFields(kept.content)),
+            ...(type === 'L' ? { name: textField(content, 0, content.length) } : paxFields(content)),
         };
         kept = undefined;
         buffer = block;
+    }
+    function onFilled() {
+        filled = 0;
+        if (started !== undefined)
+            onStart(started);
+        else if (kept !== undefined)
+            onExtension(kept);
+        else
+            onHeader();
     }
     return (chunk) => {
         for (let at = 0; at < chunk.length && !ended;) {
@@ -55470,6 +55488,9 @@ function createNameReader(onName) {
                 onFilled();
         }
     };
+}
+function isRegular(type) {
+    return '07\0'.includes(type);
 }
 function paddedSize(size) {
     return Math.ceil(size / BLOCK) * BLOCK;
@@ -55491,44 +55512,116 @@ function paxFields(content) {
     return fields;
 }
 
+;// CONCATENATED MODULE: ./lib/sbom/elf.js
+const ELF_MAGIC = Buffer.from('\x7fELF', 'latin1');
+async function readElfSections(file) {
+    const layout = layoutOf(await file.read(0, FILE_HEADER_SIZE));
+    if (layout === undefined)
+        return undefined;
+    const { tableOffset, entrySize, count, namesIndex } = layout;
+    if (!isWithinFile(file, tableOffset, entrySize * count))
+        return undefined;
+    const table = await file.read(tableOffset, entrySize * count);
+    if (table.length < entrySize * count)
+        return undefined;
+    const headers = Array.from({ length: count }, (_, at) => sectionHeader(table.subarray(at * entrySize, (at + 1) * entrySize), layout));
+    const names = headers[namesIndex];
+    if (names === undefined || names.size > elf_NAMES_LIMIT || !isWithinFile(file, names.offset, names.size))
+        return undefined;
+    const nameTable = await file.read(names.offset, names.size);
+    return headers
+        .filter(({ type, flags, offset, size }) => hasContent(type, flags) && isWithinFile(file, offset, size))
+        .map(({ nameAt, offset, size }) => ({ name: nameIn(nameTable, nameAt), offset, size }));
+}
+async function readElfSection(file, sections, name, limit) {
+    const section = sections.find((one) => one.name === name);
+    if (section === undefined || section.size > limit)
+        return undefined;
+    const content = await file.read(section.offset, section.size);
+    return content.length === section.size ? content : undefined;
+}
+const FILE_HEADER_SIZE = 64;
+const SECTIONS_LIMIT = 10_000;
+const elf_NAMES_LIMIT = 1024 * 1024;
+function layoutOf(header) {
+    if (!header.subarray(0, 4).equals(ELF_MAGIC))
+        return undefined;
+    const [bits, order] = [header[4], header[5]];
+    if ((bits !== 1 && bits !== 2) || (order !== 1 && order !== 2))
+        return undefined;
+    const is64 = bits === 2;
+    const littleEndian = order === 1;
+    if (header.length < (is64 ? 64 : 52))
+        return undefined;
+    const fields = fieldsOf(header, littleEndian);
+    const [tableOffset, at] = is64 ? [fields.u64(40), 58] : [fields.u32(32), 46];
+    const [entrySize, count, namesIndex] = [fields.u16(at), fields.u16(at + 2), fields.u16(at + 4)];
+    if (entrySize !== (is64 ? 64 : 40) || count === 0 || count > SECTIONS_LIMIT)
+        return undefined;
+    return { is64, littleEndian, tableOffset, entrySize, count, namesIndex };
+}
+function sectionHeader(entry, { is64, littleEndian }) {
+    const { u32, u64 } = fieldsOf(entry, littleEndian);
+    const [nameAt, type] = [u32(0), u32(4)];
+    return is64
+        ? { nameAt, type, flags: u64(8), offset: u64(24), size: u64(32) }
+        : { nameAt, type, flags: u32(8), offset: u32(16), size: u32(20) };
+}
+const NULL_SECTION = 0;
+const NOBITS = 8;
+const COMPRESSED_FLAG = 0x800;
+function hasContent(type, flags) {
+    return type !== NULL_SECTION && type !== NOBITS && ((flags % 2 ** 32) & COMPRESSED_FLAG) === 0;
+}
+function isWithinFile(file, offset, size) {
+    return offset <= file.size && size <= file.size - offset;
+}
+function nameIn(names, start) {
+    const end = names.indexOf(0, start);
+    return names.toString('latin1', start, end === -1 ? start : end);
+}
+function fieldsOf(bytes, littleEndian) {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return {
+        u16: (at) => view.getUint16(at, littleEndian),
+        u32: (at) => view.getUint32(at, littleEndian),
+        u64: (at) => Number(view.getBigUint64(at, littleEndian)),
+    };
+}
+
 ;// CONCATENATED MODULE: ./lib/sbom/store-paths.js
 
-function storePathsOf(names, store = storeFolder()) {
-    const found = new Set();
-    for (const name of names) {
-        const path = storePathOfEntry(name, store);
-        if (path !== undefined)
-            found.add(path);
-    }
-    return [...found].toSorted();
-}
-function createStorePathSet(store = (0,store_path/* storeFolder */.IS)()) {
+
+
+function observeLayer(tar, onProgram = () => undefined, store = (0,store_path/* storeFolder */.IS)()) {
     const found = new Set();
     let last = ' ';
-    return {
-        add(name) {
-            if (name.startsWith(last))
-                return;
+    function onEntry(name, start) {
+        if (!name.startsWith(last)) {
             const path = storePathOfEntry(name, store);
             if (path === undefined)
                 return;
             found.add(path);
             last = `${name.slice(0, name.indexOf(path.slice(store.length)) + path.length - store.length)}/`;
-        },
-        sorted: () => [...found].toSorted(),
-    };
+        }
+        if (start === undefined || start.subarray(0, ELF_MAGIC.length).equals(ELF_MAGIC))
+            onProgram(absolute(name));
+    }
+    return { tar: observeTar(tar, onEntry), storePaths: () => [...found].toSorted() };
 }
 function storePathOfEntry(name, store = (0,store_path/* storeFolder */.IS)()) {
-    const absolute = name.replace(/^(?:\.?\/)*/, '/');
-    if (!absolute.startsWith(`${store}/`))
+    const path = absolute(name);
+    if (!path.startsWith(`${store}/`))
         return undefined;
-    const [first = ''] = absolute.slice(store.length + 1).split('/', 1);
-    const path = `${store}/${first}`;
-    return (0,store_path/* isStorePath */.zP)(path) ? path : undefined;
+    const [first = ''] = path.slice(store.length + 1).split('/', 1);
+    const storePath = `${store}/${first}`;
+    return (0,store_path/* isStorePath */.zP)(storePath) ? storePath : undefined;
+}
+function absolute(name) {
+    return name.replace(/^(?:\.?\/)*/, '/');
 }
 
 ;// CONCATENATED MODULE: ./lib/push/check.js
-
 
 
 
@@ -55585,15 +55678,14 @@ async function* layerFiles(source, platform, names, except = new Map()) {
         if (wanted.has(file.name))
             yield file;
 }
-async function readLayer(file, source) {
+async function readLayer(file, source, onProgram) {
     const hash = (0,external_node_crypto_.createHash)('sha256');
     const { compression, content } = await peekCompression(file.content());
     const update = async (chunk) => void hash.update(chunk);
-    const names = createStorePathSet();
-    const tar = observeTarNames(decompressLayer(compression, content, source, update), names.add);
+    const { tar, storePaths } = observeLayer(decompressLayer(compression, content, source, update), onProgram);
     const { diffId } = await hashLayer(tar);
     const digest = compression === undefined ? diffId : `sha256:${hash.digest('hex')}`;
-    return { diffId, digest, format: uploadFormat(compression), storePaths: names.sorted() };
+    return { diffId, digest, format: uploadFormat(compression), storePaths: storePaths() };
 }
 function uploadFormat(compression) {
     return compression === 'xz' ? undefined : compression;
@@ -57197,6 +57289,11 @@ function completeLayers(layers, published) {
     const complete = layers.flatMap(({ diffId, storePaths = known.get(diffId) }) => storePaths === undefined ? [] : [{ diffId, storePaths }]);
     return complete.length === layers.length ? complete : undefined;
 }
+function readStorePaths(layers) {
+    const pathsOf = (read) => layers.flatMap((one) => (one.read === read ? (one.storePaths ?? []) : []));
+    const unread = new Set(pathsOf(false));
+    return new Set(pathsOf(true).filter((path) => !unread.has(path)));
+}
 function withPublishedHashes(infos, layers, published) {
     const reused = new Set(layers.flatMap(({ diffId, read }) => (read ? [] : [diffId])));
     const local = new Set(layers.flatMap(({ storePaths = [], read }) => (read ? storePaths : [])));
@@ -57212,7 +57309,6 @@ function hashesIn({ layers, storePaths }, diffIds) {
 }
 
 ;// CONCATENATED MODULE: ./lib/push/layers.js
-
 
 
 
@@ -57261,7 +57357,7 @@ async function pushBase(request, uploads, registry) {
     }
 }
 async function pushSeekable(request, uploads, registry) {
-    const { source, platform } = request;
+    const { source, platform, onProgram } = request;
     const image = await readImage(source, { platform });
     request.check(image);
     const existing = lookUpBlobs(request, image, registry);
@@ -57276,7 +57372,7 @@ async function pushSeekable(request, uploads, registry) {
         if (blob !== undefined)
             started.set(file.name, uploads.reuse(diffId, blob, file));
         else if (unchanged && (await existing.get(unchanged.digest))) {
-            const layer = await readLayer(file, source);
+            const layer = await readLayer(file, source, onProgram);
             checkLayer(image, at, layer, source);
             started.set(file.name, { ...uploads.skip(diffId, unchanged), storePaths: layer.storePaths });
         }
@@ -57286,7 +57382,7 @@ async function pushSeekable(request, uploads, registry) {
     return { image, started };
 }
 async function pushStreamed(request, uploads) {
-    const { source, platform } = request;
+    const { source, platform, onProgram } = request;
     const started = new Map();
     const opened = openImage(source, { platform });
     for await (const file of opened.layers) {
@@ -57296,11 +57392,11 @@ async function pushStreamed(request, uploads) {
             started.set(file.name, await uploads.push(file));
             continue;
         }
-        const names = createStorePathSet();
-        const { diffId } = await hashLayer(observeTarNames(file.content(), names.add));
+        const { tar, storePaths } = observeLayer(file.content(), onProgram);
+        const { diffId } = await hashLayer(tar);
         const blob = reusableBlob(request, diffId);
         if (blob !== undefined)
-            started.set(file.name, { ...uploads.reuse(diffId, blob, file), storePaths: names.sorted() });
+            started.set(file.name, { ...uploads.reuse(diffId, blob, file), storePaths: storePaths() });
     }
     const image = await opened.image();
     request.check(image);
@@ -57441,12 +57537,11 @@ async function openUnlinkedFile(folder) {
 
 
 
-
 function totalSize(layers) {
     return layers.reduce((sum, { size }) => sum + size, 0);
 }
 const LAYERS_AT_ONCE = 12;
-function startUploads({ source, images, compression, tempFolder }, registry, { onLayer, onRead }) {
+function startUploads({ source, images, compression, tempFolder, onProgram }, registry, { onLayer, onRead }) {
     const slots = createSemaphore(LAYERS_AT_ONCE);
     const blocks = createBlockSemaphore(compression);
     const store = createBlobStore(tempFolder);
@@ -57466,12 +57561,11 @@ function startUploads({ source, images, compression, tempFolder }, registry, { o
         const { compression: compressed, content } = await peekCompression(observeLength(file.content(), onRead));
         const format = uploadFormat(compressed);
         const stored = decompressLayer(compressed, content, source, format === undefined ? undefined : write);
-        const names = createStorePathSet();
-        const tar = observeTarNames(stored, names.add);
+        const { tar, storePaths } = observeLayer(stored, onProgram);
         const packed = format === undefined
             ? await compressLayer(tar, compression, blocks, write)
             : { layer: await hashLayer(tar), written: Promise.resolve() };
-        return { ...packed, format, storePaths: names.sorted() };
+        return { ...packed, format, storePaths: storePaths() };
     }
     async function push(file, check) {
         await slots.acquire();
@@ -57809,83 +57903,6 @@ async function copyToLayout(call) {
     });
 }
 
-;// CONCATENATED MODULE: ./lib/sbom/elf.js
-const ELF_MAGIC = Buffer.from('\x7fELF', 'latin1');
-async function readElfSections(file) {
-    const layout = layoutOf(await file.read(0, FILE_HEADER_SIZE));
-    if (layout === undefined)
-        return undefined;
-    const { tableOffset, entrySize, count, namesIndex } = layout;
-    if (!isWithinFile(file, tableOffset, entrySize * count))
-        return undefined;
-    const table = await file.read(tableOffset, entrySize * count);
-    if (table.length < entrySize * count)
-        return undefined;
-    const headers = Array.from({ length: count }, (_, at) => sectionHeader(table.subarray(at * entrySize, (at + 1) * entrySize), layout));
-    const names = headers[namesIndex];
-    if (names === undefined || names.size > elf_NAMES_LIMIT || !isWithinFile(file, names.offset, names.size))
-        return undefined;
-    const nameTable = await file.read(names.offset, names.size);
-    return headers
-        .filter(({ type, flags, offset, size }) => hasContent(type, flags) && isWithinFile(file, offset, size))
-        .map(({ nameAt, offset, size }) => ({ name: nameIn(nameTable, nameAt), offset, size }));
-}
-async function readElfSection(file, sections, name, limit) {
-    const section = sections.find((one) => one.name === name);
-    if (section === undefined || section.size > limit)
-        return undefined;
-    const content = await file.read(section.offset, section.size);
-    return content.length === section.size ? content : undefined;
-}
-const FILE_HEADER_SIZE = 64;
-const SECTIONS_LIMIT = 10_000;
-const elf_NAMES_LIMIT = 1024 * 1024;
-function layoutOf(header) {
-    if (!header.subarray(0, 4).equals(ELF_MAGIC))
-        return undefined;
-    const [bits, order] = [header[4], header[5]];
-    if ((bits !== 1 && bits !== 2) || (order !== 1 && order !== 2))
-        return undefined;
-    const is64 = bits === 2;
-    const littleEndian = order === 1;
-    if (header.length < (is64 ? 64 : 52))
-        return undefined;
-    const fields = fieldsOf(header, littleEndian);
-    const [tableOffset, at] = is64 ? [fields.u64(40), 58] : [fields.u32(32), 46];
-    const [entrySize, count, namesIndex] = [fields.u16(at), fields.u16(at + 2), fields.u16(at + 4)];
-    if (entrySize !== (is64 ? 64 : 40) || count === 0 || count > SECTIONS_LIMIT)
-        return undefined;
-    return { is64, littleEndian, tableOffset, entrySize, count, namesIndex };
-}
-function sectionHeader(entry, { is64, littleEndian }) {
-    const { u32, u64 } = fieldsOf(entry, littleEndian);
-    const [nameAt, type] = [u32(0), u32(4)];
-    return is64
-        ? { nameAt, type, flags: u64(8), offset: u64(24), size: u64(32) }
-        : { nameAt, type, flags: u32(8), offset: u32(16), size: u32(20) };
-}
-const NULL_SECTION = 0;
-const NOBITS = 8;
-const COMPRESSED_FLAG = 0x800;
-function hasContent(type, flags) {
-    return type !== NULL_SECTION && type !== NOBITS && ((flags % 2 ** 32) & COMPRESSED_FLAG) === 0;
-}
-function isWithinFile(file, offset, size) {
-    return offset <= file.size && size <= file.size - offset;
-}
-function nameIn(names, start) {
-    const end = names.indexOf(0, start);
-    return names.toString('latin1', start, end === -1 ? start : end);
-}
-function fieldsOf(bytes, littleEndian) {
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    return {
-        u16: (at) => view.getUint16(at, littleEndian),
-        u32: (at) => view.getUint32(at, littleEndian),
-        u64: (at) => Number(view.getBigUint64(at, littleEndian)),
-    };
-}
-
 ;// CONCATENATED MODULE: ./lib/sbom/go-modules.js
 
 async function goModulesIn(file, sections) {
@@ -58008,6 +58025,7 @@ async function inflateUpTo(compressed, limit) {
 
 
 
+
 async function scanModules(paths, log, store = (0,store_path/* storeInPlace */.OS)()) {
     const sorted = [...new Set(paths)].filter(store_path/* isStorePath */.zP).toSorted();
     const scanned = await mapAtMost(STORE_PATHS_AT_ONCE, sorted, async (path) => ({
@@ -58015,6 +58033,36 @@ async function scanModules(paths, log, store = (0,store_path/* storeInPlace */.O
         modules: await modulesBelow((0,store_path/* placeOnDisk */.sV)(path, store), log),
     }));
     return scanned.filter(({ modules }) => modules.length > 0);
+}
+function startProgramScan(store = (0,store_path/* storeInPlace */.OS)()) {
+    const slots = createSemaphore(FILES_AT_ONCE);
+    const started = new Map();
+    const read = async (path, file) => {
+        await slots.acquire();
+        try {
+            const place = (0,store_path/* placeOnDisk */.sV)(file, store);
+            const isCandidate = isBelow(place, (0,store_path/* placeOnDisk */.sV)(path, store)) && isProgram(place);
+            return { path, modules: isCandidate ? await modulesIn(place) : [] };
+        }
+        finally {
+            slots.release();
+        }
+    };
+    return {
+        add(file) {
+            const path = storePathOfEntry(file, store.name);
+            if (path !== undefined && !started.has(file) && !isData(file))
+                started.set(file, read(path, file));
+        },
+        async found() {
+            const byPath = Map.groupBy(await Promise.all(started.values()), ({ path }) => path);
+            const found = [...byPath].map(([path, files]) => ({
+                path,
+                modules: sortedModules(files.flatMap(({ modules }) => modules)),
+            }));
+            return found.filter(({ modules }) => modules.length > 0);
+        },
+    };
 }
 async function modulesOf(file) {
     const sections = await readElfSections(file);
@@ -58051,7 +58099,7 @@ function listEntries(folder) {
     const pathsOf = (some) => some.map(({ name }) => (0,external_node_path_.join)(folder, name)).toSorted();
     return {
         subfolders: pathsOf(entries.filter((entry) => entry.isDirectory())),
-        files: pathsOf(entries.filter((entry) => entry.isFile() && !DATA_EXTENSIONS.has((0,external_node_path_.extname)(entry.name)))),
+        files: pathsOf(entries.filter((entry) => entry.isFile() && !isData(entry.name))),
     };
 }
 function entriesOf(folder) {
@@ -58069,11 +58117,20 @@ const DATA_EXTENSIONS = new Set([
     ['.po', '.gif', '.jpg', '.png', '.svg', '.otf', '.pfb', '.ttf', '.woff', '.woff2', '.bz2', '.gz', '.xz', '.zip'],
     ['.zst', '.jar', '.whl'],
 ].flat());
+function isData(name) {
+    return DATA_EXTENSIONS.has((0,external_node_path_.extname)(name));
+}
 const LIBRARY = /\.so(?:\.[0-9.]+)?$/;
 const EXECUTABLE = 0o111;
 const scan_SIZE_LIMIT = 4 * 1024 ** 3;
 function scan_isFolder(path) {
     return (0,external_node_fs_.lstatSync)(path, { throwIfNoEntry: false })?.isDirectory() === true;
+}
+function isBelow(file, storePath) {
+    if (file === storePath)
+        return true;
+    const folder = (0,external_node_path_.dirname)(file);
+    return (folder.startsWith(storePath) && scan_isFolder(folder) && !file.split('/').includes('..') && isBelow(folder, storePath));
 }
 function isProgram(path) {
     try {
@@ -58238,9 +58295,11 @@ function fromNixBase32(text) {
 
 function startSbom({ layered }, { platform, published, tempFolder, setup }, registry, log) {
     const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths));
-    const describing = describeStorePaths([...known], published, setup, log);
-    describing.catch(() => undefined);
+    const readingFacts = readStoreInfo([...known], log, setup);
+    readingFacts.catch(() => undefined);
+    const programs = startProgramScan(setup?.store);
     return {
+        onProgram: programs.add,
         async attach({ created, layers: pushed }, images) {
             const contents = await published;
             const layers = completeLayers(pushed, contents);
@@ -58251,13 +58310,13 @@ function startSbom({ layered }, { platform, published, tempFolder, setup }, regi
                 return undefined;
             }
             const more = paths.filter((path) => !known.has(path));
-            const local = [await describing, await describeStorePaths(more, contents, setup, log)];
-            const facts = local.flatMap(({ storePaths }) => storePaths);
+            const facts = [...(await readingFacts), ...(await readStoreInfo(more, log, setup))];
             const storePaths = withPublishedHashes(facts, pushed, contents);
             const same = modulesOfSameContent(contents, storePaths);
-            const samePaths = new Set(same.map(({ path }) => path));
-            const found = local.flatMap(({ modules }) => modules).filter(({ path }) => !samePaths.has(path));
-            const modules = [...same, ...found];
+            const read = readStorePaths(pushed);
+            const unread = paths.filter((path) => !read.has(path) && !same.has(path));
+            const seen = (await programs.found()).filter(({ path }) => read.has(path) && !same.has(path));
+            const modules = [...same.values(), ...seen, ...(await scanModules(unread, log, setup?.store))];
             const name = (0,oci_reference/* formatRepository */.Sh)(first.repository);
             const image = { name, digest: first.digest, created };
             const document = spdxDocument({ image, platform, layers, storePaths, modules });
@@ -58267,15 +58326,6 @@ function startSbom({ layered }, { platform, published, tempFolder, setup }, regi
     };
 }
 const NOT_ALL_KNOWN = 'the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them';
-async function describeStorePaths(paths, reading, setup, log) {
-    const facts = readStoreInfo(paths, log, setup);
-    const published = await reading;
-    const same = published.length === 0 ? [] : modulesOfSameContent(published, await facts);
-    const known = new Set(same.map(({ path }) => path));
-    const unknown = paths.filter((path) => !known.has(path));
-    const [storePaths, modules] = await Promise.all([facts, scanModules(unknown, log, setup?.store)]);
-    return { storePaths, modules };
-}
 async function keepSbom(registry, published, image, repositories, tempFolder) {
     for (const { manifest } of published.attestations) {
         const statement = await readStatement(registry, published.repository, manifest.bytes, published.digest);
@@ -62981,7 +63031,7 @@ async function pushTested(request, describing, inputs, tools) {
         if (sbom !== undefined)
             log.info(`Pushed the SBOM: ${sbom.digest}`);
     };
-    return { ...(await pushImage({ ...request, beforeTag }, registry, log)), sbom };
+    return { ...(await pushImage({ ...request, beforeTag, onProgram: pending?.onProgram }, registry, log)), sbom };
 }
 function reportUnpushed(built, config, published, inputs, { log, phases }) {
     log.info('Not pushing the image: `push` is `false`');
@@ -65718,7 +65768,7 @@ var system = __nccwpck_require__(15294);
 // EXTERNAL MODULE: ./lib/oci/platform.js
 var platform = __nccwpck_require__(17122);
 // EXTERNAL MODULE: ./lib/run-mode.js + 155 modules
-var run_mode = __nccwpck_require__(85475);
+var run_mode = __nccwpck_require__(59630);
 // EXTERNAL MODULE: ./lib/secrets.js
 var secrets = __nccwpck_require__(80150);
 ;// CONCATENATED MODULE: ./lib/version.js

@@ -1,26 +1,26 @@
-// Changes the repository's place on GitHub, for a fork or a move: package.json has it, and this rewrites it everywhere.
+// Changes the repository's name on GitHub (owner/name), for a fork or a move: in package.json and everywhere else.
 //
 //   npm run rename -- owner/name
 //
-// __tests__/place.test.ts finds places that differ from package.json.
+// __tests__/repository-name.test.ts finds names that differ from the one in package.json.
 import { spawnSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const checkout = fileURLToPath(new URL('..', import.meta.url))
-const [place = '', ...more] = process.argv.slice(2)
+const [name = '', ...more] = process.argv.slice(2)
 
-if (!/^[A-Za-z0-9][A-Za-z0-9-]*\/[A-Za-z0-9._-]+$/.test(place) || more.length > 0) {
-  fail('Name the new place of the repository: npm run rename -- owner/name')
+if (!/^[A-Za-z0-9][A-Za-z0-9-]*\/[A-Za-z0-9._-]+$/.test(name) || more.length > 0) {
+  fail('Give the new name of the repository: npm run rename -- owner/name')
 }
-const former = readPlace()
+const former = readName()
 const changed = trackedFiles().filter(rewrite)
-console.log(`Renamed ${former} to ${place} in ${changed.length} files:\n${changed.join('\n')}`)
+console.log(`Renamed ${former} to ${name} in ${changed.length} files:\n${changed.join('\n')}`)
 if (changed.some((path) => path.startsWith('src/'))) console.log('Run "npm run build", because src/ has changed.')
 
-/** Reads the place from package.json. */
-function readPlace() {
+/** Reads the repository's name from package.json. */
+function readName() {
   const { repository } = JSON.parse(readFileSync(join(checkout, 'package.json'), 'utf8'))
   const [, current] = /github\.com\/([^/]+\/[^/]+)\.git$/.exec(repository.url) ?? []
   return current ?? fail('The repository in package.json is not a Git URL on github.com.')
@@ -41,11 +41,11 @@ function rewrite(path) {
   const bytes = readFileSync(join(checkout, path))
   if (!bytes.includes(former)) return false
   // As bytes, because some files of tests are not text. Not a part of a longer name.
-  const name = former.replaceAll(/[.]/g, '\\.')
+  const escaped = former.replaceAll(/[.]/g, '\\.')
   const text = bytes.toString('latin1')
   const renamed = text.replace(
-    new RegExp(`(?<![A-Za-z0-9_.-])${name}(?=\\.git|[^A-Za-z0-9_.-]|\\.(?![A-Za-z0-9])|$)`, 'g'),
-    place,
+    new RegExp(`(?<![A-Za-z0-9_.-])${escaped}(?=\\.git|[^A-Za-z0-9_.-]|\\.(?![A-Za-z0-9])|$)`, 'g'),
+    name,
   )
   if (renamed === text) return false
   writeFileSync(join(checkout, path), renamed, 'latin1')

@@ -166,7 +166,7 @@ function setUp(args) {
 
   console.log('Missing:')
   for (const { what, why } of missing) console.log(`  ${what.padEnd(20)} ${why}`)
-  if (args.includes('--check')) throw new SetupError('Run `node scripts/setup.mjs` to install it.')
+  if (args.includes('--check')) throw new SetupError('Run `node scripts/setup.mjs` to install what is missing.')
   const inCheckout = missing.filter(({ by }) => by === 'npm')
   const onSystem = missing.filter(({ by }) => by !== 'npm')
 

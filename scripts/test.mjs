@@ -13,7 +13,7 @@ const missing = isStrict ? '' : listMissing()
 await run(missing === '' ? args : ['--selectProjects', 'unit', '--ci', ...args])
 if (missing !== '') {
   console.log(`\nOnly the unit tests ran, because the integration tests need more. ${missing}`)
-  console.log('To install it: node scripts/setup.mjs')
+  console.log('To install them: node scripts/setup.mjs')
 }
 
 /** Returns the list of missing requirements, or an empty text. */

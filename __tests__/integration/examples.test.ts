@@ -36,6 +36,19 @@ test('verify.yml verifies the image that simple.yml has published', async () => 
   )
 }, 120_000)
 
+test('test.yml publishes images that were tested, and none if a test fails', async () => {
+  const script = 'docker run --rm "$IMAGE" --version'
+  const testing = (command: string) => ({ change: (text: string) => text.replace(script, command) })
+  await expect(run('test.yml', {}, testing('exit 3'))).rejects.toThrow('The test of')
+  await expect(read('latest')).rejects.toThrow('unknown')
+  await run('test.yml', {}, testing('echo "$IMAGE" >> tested'))
+  const { manifests } = await read('latest')
+  expect({ manifests }).toMatchObject(TWO)
+  const tested = await readFile(join(lab.hello, 'tested'), 'utf8')
+  const images = v.parse(v.array(v.object({ digest: v.string() })), manifests.slice(0, 2))
+  for (const { digest } of images) expect(tested).toContain(`/owner/app@${digest}\n`)
+})
+
 test('qemu.yml publishes images that one kind of runner has built for all systems', async () => {
   await run('qemu.yml', { 'docker/setup-qemu-action': nothing })
   expect(await read('latest')).toMatchObject(TWO)

@@ -64,7 +64,7 @@ test('returns the store paths of each layer, with their hashes and modules', () 
 const PUBLISHED_LIST = PUBLISHED ? [PUBLISHED] : []
 
 test('a document made from published modules is the same as one from a search', () => {
-  const known = modulesOfSameContent(PUBLISHED_LIST, CONTENTS.storePaths)
+  const known = [...modulesOfSameContent(PUBLISHED_LIST, CONTENTS.storePaths).values()]
   const searched = CONTENTS.modules.filter(({ path }) => path === UNKNOWN)
   expect(spdxDocument({ ...CONTENTS, modules: [...known, ...searched] })).toEqual(spdxDocument(CONTENTS))
 })
@@ -74,8 +74,8 @@ test('a store path that was built again with other content is not taken from the
     { path: APP, narHash: GLIBC_HASH },
     { path: GLIBC, narHash: GLIBC_HASH },
   ]
-  expect(modulesOfSameContent(PUBLISHED_LIST, rebuilt).map(({ path }) => path)).toEqual([GLIBC])
-  expect(modulesOfSameContent(PUBLISHED_LIST, [{ path: APP }])).toEqual([])
+  expect([...modulesOfSameContent(PUBLISHED_LIST, rebuilt).keys()]).toEqual([GLIBC])
+  expect([...modulesOfSameContent(PUBLISHED_LIST, [{ path: APP }])]).toEqual([])
 })
 
 const DOCUMENT = JSON.parse(spdxDocument(CONTENTS).toString())

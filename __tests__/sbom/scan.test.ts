@@ -1,11 +1,11 @@
 import { execFile } from 'node:child_process'
-import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { chmod, link, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { afterEach, beforeEach, expect, test } from '@jest/globals'
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { modulePurl } from '../../src/sbom/purl.ts'
-import { scanModules } from '../../src/sbom/scan.ts'
+import { scanModules, startProgramScan } from '../../src/sbom/scan.ts'
 import { auditableSection, elfFile, goBuildInfoSection } from './elf-file.ts'
 
 const LOG = { info: () => undefined, warning: () => undefined, debug: () => undefined }
@@ -77,4 +77,47 @@ test('skips data files, links, pipes and paths that do not exist', async () => {
   expect(await scanned([other, pathOf('2', 'link'), pathOf('4', 'absent'), join(store, 'not-a-store-path')])).toEqual(
     {},
   )
+})
+
+describe('programs that were seen in layers', () => {
+  /** Searches all files of the store, as if layers contained them. */
+  async function seen(...more: readonly string[]) {
+    const scan = startProgramScan({ name: store, place: store })
+    const entries = await readdir(store, { recursive: true, withFileTypes: true })
+    for (const entry of entries) if (entry.isFile()) scan.add(join(entry.parentPath, entry.name))
+    for (const path of more) scan.add(path)
+    return (await scan.found()).toSorted((one, other) => (one.path < other.path ? -1 : 1))
+  }
+
+  test('have the modules that a search of their store paths finds', async () => {
+    const [go, rust] = [pathOf('0', 'go'), pathOf('2', 'rust')]
+    await addFile(join(go, 'bin/one'), goProgram('one'))
+    await addFile(join(go, 'bin/nested/two'), goProgram('two'))
+    await link(join(go, 'bin/one'), join(go, 'bin/same'))
+    await addFile(join(go, 'share/data'), goProgram('three'), 0o444)
+    await addFile(join(go, 'share/data.json'), goProgram('four'))
+    await addFile(pathOf('1', 'file'), goProgram('file'))
+    await addFile(join(rust, 'lib/librust.so'), RUST, 0o444)
+    const found = await seen(join(go, 'bin/one'))
+    expect(found).toEqual(await scanModules([go, pathOf('1', 'file'), rust], LOG))
+    expect(found).toHaveLength(3)
+  })
+
+  test('are read in their store paths only', async () => {
+    const [go, other] = [pathOf('0', 'go'), pathOf('1', 'other')]
+    await addFile(join(store, 'outside/bin/one'), goProgram('one'))
+    await addFile(join(other, 'share/none'), '')
+    await symlink(join(store, 'outside/bin'), join(other, 'bin'))
+    await symlink(join(store, 'outside/bin/one'), join(other, 'one'))
+    await symlink(join(store, 'outside/bin/one'), go)
+    const names = ['bin/one', 'one', '../outside/bin/one', 'share/../../outside/bin/one', 'absent/one']
+    expect(await seen(go, ...names.map((name) => `${other}/${name}`))).toEqual([])
+  })
+
+  test('are read where the store is', async () => {
+    await addFile(join(pathOf('0', 'go'), 'bin/one'), goProgram('one'))
+    const scan = startProgramScan({ name: '/nix/store', place: store })
+    scan.add(`/nix/store/${'0'.repeat(32)}-go/bin/one`)
+    expect((await scan.found()).map(({ path }) => path)).toEqual([`/nix/store/${'0'.repeat(32)}-go`])
+  })
 })

@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals'
 import { parsePathInfo, readStoreInfo, toSri } from '../../src/sbom/store-info.ts'
-import { storePathsOf } from '../../src/sbom/store-paths.ts'
 
 const PATH = `/nix/store/${'0'.repeat(32)}-hello-2.12`
 const GLIBC = `/nix/store/${'1'.repeat(32)}-glibc-2.40`
@@ -140,21 +139,4 @@ describe('the local store', () => {
     expect(await readStoreInfo([one], log)).toEqual([{ path: one }])
     expect(messages).toEqual([`The SBOM lists store paths without hashes and references: ${reason}`])
   })
-})
-
-test('finds the store paths in the names of a tar', () => {
-  const names = [
-    './',
-    './nix/',
-    './nix/store/',
-    `.${PATH}/bin/hello`,
-    `.${PATH}/`,
-    GLIBC.slice(1),
-    `${DERIVER}`,
-    './nix/store/.links/x',
-    './etc/passwd',
-    `./nix/store/../store/${base(INVALID)}`,
-    `./other${INVALID}`,
-  ]
-  expect(storePathsOf(names, '/nix/store')).toEqual([PATH, GLIBC, DERIVER])
 })

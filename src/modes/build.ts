@@ -147,7 +147,7 @@ async function pushTested(
     sbom = await withProgress(log, 'collecting the SBOM', async () => pending?.attach(contents, images))
     if (sbom !== undefined) log.info(`Pushed the SBOM: ${sbom.digest}`)
   }
-  return { ...(await pushImage({ ...request, beforeTag }, registry, log)), sbom }
+  return { ...(await pushImage({ ...request, beforeTag, onProgram: pending?.onProgram }, registry, log)), sbom }
 }
 
 function reportUnpushed(

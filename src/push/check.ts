@@ -7,13 +7,12 @@ import { isBlobName } from '../image/oci-layout.ts'
 import { isSeekable, openImage } from '../image/open-image.ts'
 import type { ImageSource, LayeredImage } from '../image/source.ts'
 import type { LayerFile, SourceImage } from '../image/source-image.ts'
-import { observeTarNames } from '../image/tar-names.ts'
 import { type LayerFormat, layerFormat } from '../oci/manifest.ts'
 import type { Platform } from '../oci/platform.ts'
 import type { Digest } from '../oci/reference.ts'
 import { mapAtMost } from '../promises.ts'
 import type { LayerContent } from '../sbom/spdx.ts'
-import { createStorePathSet } from '../sbom/store-paths.ts'
+import { observeLayer, type ProgramObserver } from '../sbom/store-paths.ts'
 
 /**
  * Reads an image and checks each layer against the config, without pushing anything.
@@ -92,15 +91,15 @@ export interface LayerDigests {
 export async function readLayer(
   file: LayerFile,
   source: ImageSource,
+  onProgram?: ProgramObserver,
 ): Promise<LayerDigests & Pick<LayerContent, 'storePaths'>> {
   const hash = createHash('sha256')
   const { compression, content } = await peekCompression(file.content())
   const update: Write = async (chunk) => void hash.update(chunk)
-  const names = createStorePathSet()
-  const tar = observeTarNames(decompressLayer(compression, content, source, update), names.add)
+  const { tar, storePaths } = observeLayer(decompressLayer(compression, content, source, update), onProgram)
   const { diffId } = await hashLayer(tar)
   const digest: Digest = compression === undefined ? diffId : `sha256:${hash.digest('hex')}`
-  return { diffId, digest, format: uploadFormat(compression), storePaths: names.sorted() }
+  return { diffId, digest, format: uploadFormat(compression), storePaths: storePaths() }
 }
 
 /** Returns the format in which a layer is uploaded unchanged, undefined if it has to be compressed first. */

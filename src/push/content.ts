@@ -59,6 +59,13 @@ export function completeLayers(
   return complete.length === layers.length ? complete : undefined
 }
 
+/** Returns the store paths of layers that were all read from this machine. */
+export function readStorePaths(layers: readonly PushedLayerContent[]): ReadonlySet<string> {
+  const pathsOf = (read: boolean) => layers.flatMap((one) => (one.read === read ? (one.storePaths ?? []) : []))
+  const unread = new Set(pathsOf(false))
+  return new Set(pathsOf(true).filter((path) => !unread.has(path)))
+}
+
 /**
  * Corrects the hashes of store paths whose layers were not read: this machine may have another build of a store path than
  * the one that was published.

@@ -5,14 +5,13 @@ import { isBlobName } from '../image/oci-layout.ts'
 import { isSeekable, openImage, readImage } from '../image/open-image.ts'
 import type { LayeredImage, StoreLayer } from '../image/source.ts'
 import type { SourceImage } from '../image/source-image.ts'
-import { observeTarNames } from '../image/tar-names.ts'
 import { layerFormat } from '../oci/manifest.ts'
 import type { Platform } from '../oci/platform.ts'
 import type { Digest } from '../oci/reference.ts'
 import { mapAtMost } from '../promises.ts'
 import type { ImageManifest } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
-import { createStorePathSet } from '../sbom/store-paths.ts'
+import { observeLayer } from '../sbom/store-paths.ts'
 import { checkLayer, layerFiles, readLayer, STORE_LAYERS_AT_ONCE, unexpectedLayer } from './check.ts'
 import type { ImageContent } from './content.ts'
 import { type Labels, reusableDescriptor } from './manifest.ts'
@@ -99,7 +98,7 @@ async function pushBase(request: RegistryPush, uploads: Uploads, registry: Regis
 
 /** Reads the documents of a seekable image first, so that published layers need not be read. */
 async function pushSeekable(request: RegistryPush, uploads: Uploads, registry: Registry): Promise<StartedPush> {
-  const { source, platform } = request
+  const { source, platform, onProgram } = request
   const image = await readImage(source, { platform })
   request.check(image)
   const existing = lookUpBlobs(request, image, registry)
@@ -113,7 +112,7 @@ async function pushSeekable(request: RegistryPush, uploads: Uploads, registry: R
     if (blob !== undefined) started.set(file.name, uploads.reuse(diffId, blob, file))
     else if (unchanged && (await existing.get(unchanged.digest))) {
       // The registry has the blob, perhaps from a failed push. Only its content proves that it is the config's layer.
-      const layer = await readLayer(file, source)
+      const layer = await readLayer(file, source, onProgram)
       checkLayer(image, at, layer, source)
       started.set(file.name, { ...uploads.skip(diffId, unchanged), storePaths: layer.storePaths })
     } else started.set(file.name, await uploads.push(file, (layer) => checkLayer(image, at, layer, source)))
@@ -127,7 +126,7 @@ async function pushSeekable(request: RegistryPush, uploads: Uploads, registry: R
  * manifest, and the stream is read twice.
  */
 async function pushStreamed(request: RegistryPush, uploads: Uploads): Promise<StartedPush> {
-  const { source, platform } = request
+  const { source, platform, onProgram } = request
   const started = new Map<string, LayerUpload>()
   const opened = openImage(source, { platform })
   for await (const file of opened.layers) {
@@ -136,10 +135,10 @@ async function pushStreamed(request: RegistryPush, uploads: Uploads): Promise<St
       started.set(file.name, await uploads.push(file))
       continue
     }
-    const names = createStorePathSet()
-    const { diffId } = await hashLayer(observeTarNames(file.content(), names.add))
+    const { tar, storePaths } = observeLayer(file.content(), onProgram)
+    const { diffId } = await hashLayer(tar)
     const blob = reusableBlob(request, diffId)
-    if (blob !== undefined) started.set(file.name, { ...uploads.reuse(diffId, blob, file), storePaths: names.sorted() })
+    if (blob !== undefined) started.set(file.name, { ...uploads.reuse(diffId, blob, file), storePaths: storePaths() })
   }
   const image = await opened.image()
   request.check(image)

@@ -14,10 +14,11 @@ import type { ImageManifest, PublishedImage } from '../registry/image.ts'
 import type { Registry } from '../registry/registry.ts'
 import { documentIn, renameDocument, type SbomAttestation, sbomAttestation } from '../sbom/attestation.ts'
 import { modulesOfSameContent, type PublishedContent } from '../sbom/published.ts'
-import { scanModules } from '../sbom/scan.ts'
-import { type ImageContents, spdxDocument } from '../sbom/spdx.ts'
+import { scanModules, startProgramScan } from '../sbom/scan.ts'
+import { spdxDocument } from '../sbom/spdx.ts'
 import { readStoreInfo, type StoreAccess } from '../sbom/store-info.ts'
-import { completeLayers, type ImageContent, withPublishedHashes } from './content.ts'
+import type { ProgramObserver } from '../sbom/store-paths.ts'
+import { completeLayers, type ImageContent, readStorePaths, withPublishedHashes } from './content.ts'
 
 /** An image with its SBOM. */
 export interface PublishedSbom {
@@ -29,6 +30,8 @@ export interface PublishedSbom {
 
 /** The SBOM of an image that is being pushed. */
 export interface PendingSbom {
+  /** Receives the programs in the layers that are read, and starts to search them for modules. */
+  readonly onProgram: ProgramObserver
   /**
    * Attaches the SBOM to the image in all repositories, by digest only, and writes it to a file.
    * @param images the same image in each repository
@@ -49,8 +52,9 @@ export interface SbomSettings {
 }
 
 /**
- * Starts to read what the local Nix store knows about the store paths of an image, while the image is pushed: facts from
- * Nix, and the modules of their programs.
+ * Starts to collect what the SBOM of an image says about its store paths, while the image is pushed: facts from Nix, and
+ * the modules of their programs. Store paths that are not read for the push are searched for modules after it, unless a
+ * published SBOM lists them.
  */
 export function startSbom(
   { layered }: ImageSource,
@@ -59,9 +63,11 @@ export function startSbom(
   log: Log,
 ): PendingSbom {
   const known = new Set(layered?.layers.flatMap(({ storePaths = [] }) => storePaths))
-  const describing = describeStorePaths([...known], published, setup, log)
-  describing.catch(() => undefined)
+  const readingFacts = readStoreInfo([...known], log, setup)
+  readingFacts.catch(() => undefined)
+  const programs = startProgramScan(setup?.store)
   return {
+    onProgram: programs.add,
     async attach({ created, layers: pushed }, images) {
       const contents = await published
       const layers = completeLayers(pushed, contents)
@@ -72,13 +78,13 @@ export function startSbom(
         return undefined
       }
       const more = paths.filter((path) => !known.has(path))
-      const local = [await describing, await describeStorePaths(more, contents, setup, log)]
-      const facts = local.flatMap(({ storePaths }) => storePaths)
+      const facts = [...(await readingFacts), ...(await readStoreInfo(more, log, setup))]
       const storePaths = withPublishedHashes(facts, pushed, contents)
       const same = modulesOfSameContent(contents, storePaths)
-      const samePaths = new Set(same.map(({ path }) => path))
-      const found = local.flatMap(({ modules }) => modules).filter(({ path }) => !samePaths.has(path))
-      const modules = [...same, ...found]
+      const read = readStorePaths(pushed)
+      const unread = paths.filter((path) => !read.has(path) && !same.has(path))
+      const seen = (await programs.found()).filter(({ path }) => read.has(path) && !same.has(path))
+      const modules = [...same.values(), ...seen, ...(await scanModules(unread, log, setup?.store))]
       const name = formatRepository(first.repository)
       const image = { name, digest: first.digest, created }
       const document = spdxDocument({ image, platform, layers, storePaths, modules })
@@ -89,23 +95,6 @@ export function startSbom(
 }
 
 const NOT_ALL_KNOWN = 'the store paths of layers that were reused are unknown. Set `reuse-from: ""` once to read them'
-
-/** Reads facts about store paths. Searches for modules only where no published SBOM lists them. */
-async function describeStorePaths(
-  paths: readonly string[],
-  reading: SbomSettings['published'],
-  setup: StoreAccess | undefined,
-  log: Log,
-): Promise<Pick<ImageContents, 'storePaths' | 'modules'>> {
-  const facts = readStoreInfo(paths, log, setup)
-  const published = await reading
-  // Without a published SBOM, the search does not wait for Nix.
-  const same = published.length === 0 ? [] : modulesOfSameContent(published, await facts)
-  const known = new Set(same.map(({ path }) => path))
-  const unknown = paths.filter((path) => !known.has(path))
-  const [storePaths, modules] = await Promise.all([facts, scanModules(unknown, log, setup?.store)])
-  return { storePaths, modules }
-}
 
 /**
  * Returns the SBOM of a published image for the image that replaces it, which has the same content and perhaps other

@@ -4,7 +4,6 @@ import { type Compression, compressLayer, createBlockSemaphore, hashLayer, type 
 import { peekCompression } from '../image/decompress.ts'
 import type { ImageSource } from '../image/source.ts'
 import type { LayerFile } from '../image/source-image.ts'
-import { observeTarNames } from '../image/tar-names.ts'
 import { type Descriptor, type LayerFormat, layerFormat } from '../oci/manifest.ts'
 import { type Digest, type Repository, sameRepository, shortDigest } from '../oci/reference.ts'
 import { startMeter } from '../progress.ts'
@@ -12,7 +11,7 @@ import { createSemaphore, settleAll } from '../promises.ts'
 import { putBlobEverywhere } from '../registry/copy.ts'
 import type { Registry } from '../registry/registry.ts'
 import { RegistryError } from '../registry/registry-error.ts'
-import { createStorePathSet } from '../sbom/store-paths.ts'
+import { observeLayer, type ProgramObserver } from '../sbom/store-paths.ts'
 import { formatBytes, formatDuration } from '../text.ts'
 import { decompressLayer, type LayerDigests, uploadFormat } from './check.ts'
 
@@ -63,6 +62,8 @@ export interface UploadSettings {
   readonly compression: Compression
   /** For layers that are too large to keep in memory. */
   readonly tempFolder: string
+  /** Receives the programs in the layers that are read. */
+  readonly onProgram?: ProgramObserver | undefined
 }
 
 /** Receives what happens to the layers of an image. */
@@ -78,7 +79,7 @@ const LAYERS_AT_ONCE = 12
 
 /** Starts without any uploads. The caller waits for `settled` before it ends: until then, temporary files are in use. */
 export function startUploads(
-  { source, images, compression, tempFolder }: UploadSettings,
+  { source, images, compression, tempFolder, onProgram }: UploadSettings,
   registry: Registry,
   { onLayer, onRead }: UploadReport,
 ): Uploads {
@@ -107,13 +108,12 @@ export function startUploads(
     const { compression: compressed, content } = await peekCompression(observeLength(file.content(), onRead))
     const format = uploadFormat(compressed)
     const stored = decompressLayer(compressed, content, source, format === undefined ? undefined : write)
-    const names = createStorePathSet()
-    const tar = observeTarNames(stored, names.add)
+    const { tar, storePaths } = observeLayer(stored, onProgram)
     const packed =
       format === undefined
         ? await compressLayer(tar, compression, blocks, write)
         : { layer: await hashLayer(tar), written: Promise.resolve() }
-    return { ...packed, format, storePaths: names.sorted() }
+    return { ...packed, format, storePaths: storePaths() }
   }
 
   async function push(file: LayerFile, check?: (layer: LayerDigests) => void): Promise<LayerUpload> {

@@ -82,15 +82,15 @@ function valuesOf(key: string, lines: readonly string[]): readonly string[] {
   return lines.flatMap((line) => (line.startsWith(`${key}: `) ? [line.slice(key.length + 2)] : []))
 }
 
-/** Returns the modules of those published store paths that have the same content as those on this machine. */
+/** Returns the published store paths that have the same content as those on this machine, by path. */
 export function modulesOfSameContent(
   published: readonly PublishedContent[],
   storePaths: readonly StorePathInfo[],
-): readonly StorePathModules[] {
+): ReadonlyMap<string, StorePathModules> {
   const hashes = new Map(storePaths.flatMap(({ path, narHash }) => entryOf(path, narHash)))
   const same = published.flatMap((one) => one.storePaths).filter(({ path, narHash }) => hashes.get(path) === narHash)
   const known = same.filter(({ narHash }) => narHash !== undefined)
-  return [...new Map(known.map(({ path, modules }) => [path, { path, modules }])).values()]
+  return new Map(known.map(({ path, modules }) => [path, { path, modules }]))
 }
 
 function moduleOf({

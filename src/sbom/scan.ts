@@ -1,14 +1,15 @@
 import { constants, type Dirent, lstatSync, readdirSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
-import { extname, join } from 'node:path'
+import { dirname, extname, join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Log } from '../log.ts'
 import { isStorePath, placeOnDisk, type StoreFolder, storeInPlace } from '../nix/store-path.ts'
-import { mapAtMost } from '../promises.ts'
+import { createSemaphore, mapAtMost } from '../promises.ts'
 import { type RandomAccessFile, readElfSections } from './elf.ts'
 import { goModulesIn } from './go-modules.ts'
 import { type BinaryModule, sortedModules } from './purl.ts'
 import { rustCratesIn } from './rust-crates.ts'
+import { storePathOfEntry } from './store-paths.ts'
 
 /** A store path, and the modules that its programs were built from. */
 export interface StorePathModules {
@@ -33,6 +34,47 @@ export async function scanModules(
     modules: await modulesBelow(placeOnDisk(path, store), log),
   }))
   return scanned.filter(({ modules }) => modules.length > 0)
+}
+
+/** A search for the modules of programs, which are found one by one. */
+export interface ProgramScan {
+  /** Starts to read a file. Ignores one that was added before, and one that `scanModules` would not read. */
+  add(file: string): void
+  /** Waits for all files. @returns the store paths that have modules, in no particular order */
+  found(): Promise<readonly StorePathModules[]>
+}
+
+/**
+ * Starts a search in programs that were seen in layers, so that the folders of their store paths need not be read again.
+ * For all programs of a store path, the result is that of `scanModules`.
+ */
+export function startProgramScan(store: StoreFolder = storeInPlace()): ProgramScan {
+  const slots = createSemaphore(FILES_AT_ONCE)
+  const started = new Map<string, Promise<StorePathModules>>()
+  const read = async (path: string, file: string): Promise<StorePathModules> => {
+    await slots.acquire()
+    try {
+      const place = placeOnDisk(file, store)
+      const isCandidate = isBelow(place, placeOnDisk(path, store)) && isProgram(place)
+      return { path, modules: isCandidate ? await modulesIn(place) : [] }
+    } finally {
+      slots.release()
+    }
+  }
+  return {
+    add(file) {
+      const path = storePathOfEntry(file, store.name)
+      if (path !== undefined && !started.has(file) && !isData(file)) started.set(file, read(path, file))
+    },
+    async found() {
+      const byPath = Map.groupBy(await Promise.all(started.values()), ({ path }) => path)
+      const found = [...byPath].map(([path, files]) => ({
+        path,
+        modules: sortedModules(files.flatMap(({ modules }) => modules)),
+      }))
+      return found.filter(({ modules }) => modules.length > 0)
+    },
+  }
 }
 
 /**
@@ -85,7 +127,7 @@ function listEntries(folder: string): Entries {
   const pathsOf = (some: readonly Dirent[]) => some.map(({ name }) => join(folder, name)).toSorted()
   return {
     subfolders: pathsOf(entries.filter((entry) => entry.isDirectory())),
-    files: pathsOf(entries.filter((entry) => entry.isFile() && !DATA_EXTENSIONS.has(extname(entry.name)))),
+    files: pathsOf(entries.filter((entry) => entry.isFile() && !isData(entry.name))),
   }
 }
 
@@ -108,6 +150,10 @@ const DATA_EXTENSIONS: ReadonlySet<string> = new Set(
   ].flat(),
 )
 
+function isData(name: string): boolean {
+  return DATA_EXTENSIONS.has(extname(name))
+}
+
 /** Libraries are often not executable. */
 const LIBRARY = /\.so(?:\.[0-9.]+)?$/
 
@@ -118,6 +164,15 @@ const SIZE_LIMIT = 4 * 1024 ** 3
 
 function isFolder(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+}
+
+/** Reports whether a file is a store path or in its folders, without links. */
+function isBelow(file: string, storePath: string): boolean {
+  if (file === storePath) return true
+  const folder = dirname(file)
+  return (
+    folder.startsWith(storePath) && isFolder(folder) && !file.split('/').includes('..') && isBelow(folder, storePath)
+  )
 }
 
 /** Reports whether a path is a file that may be a program or a library. */

@@ -1,11 +1,15 @@
 import { BLOCK, readTarHeader, textField } from './tar.ts'
 
-/** Passes the bytes of a tar through, and reports the name of each entry. Never throws because a tar is damaged. */
-export async function* observeTarNames(
-  content: AsyncIterable<Buffer>,
-  onName: (name: string) => void,
-): AsyncGenerator<Buffer> {
-  const read = createNameReader(onName)
+/**
+ * Receives an entry of a tar.
+ * @param start the first bytes of its content, with padding, valid during the call. Empty for folders and symbolic links,
+ * undefined if the entry has its content elsewhere, or in another form
+ */
+export type EntryObserver = (name: string, start: Buffer | undefined) => void
+
+/** Passes the bytes of a tar through, and reports each entry. Never throws because a tar is damaged. */
+export async function* observeTar(content: AsyncIterable<Buffer>, onEntry: EntryObserver): AsyncGenerator<Buffer> {
+  const read = createEntryReader(onEntry)
   for await (const chunk of content) {
     read(chunk)
     yield chunk
@@ -17,6 +21,8 @@ const EXTENSION_LIMIT = 256 * 1024
 
 const END = Buffer.alloc(BLOCK)
 
+const NOTHING = Buffer.alloc(0)
+
 /** The fields of the next entry that headers before it override. */
 interface Extension {
   readonly name?: string | undefined
@@ -24,9 +30,10 @@ interface Extension {
 }
 
 /** Returns a function that reads the next bytes of a tar. */
-function createNameReader(onName: (name: string) => void): (chunk: Buffer) => void {
+function createEntryReader(observe: EntryObserver): (chunk: Buffer) => void {
   const block = Buffer.alloc(BLOCK)
   let kept: { readonly type: string; readonly content: Buffer } | undefined
+  let started: { readonly name: string; readonly size: number } | undefined
   let buffer = block
   let filled = 0
   let skip = 0
@@ -44,25 +51,38 @@ function createNameReader(onName: (name: string) => void): (chunk: Buffer) => vo
     else if (!ended) onEntry(type, name, size)
   }
 
-  function onEntry(type: string, name: string, size: number): void {
-    onName(extension.name ?? name)
-    // Links, devices and folders have no content, whatever their size says.
-    skip = '123456'.includes(type) ? 0 : paddedSize(extension.size ?? size)
+  function onEntry(type: string, listedName: string, listedSize: number): void {
+    const { name = listedName, size = listedSize } = extension
     extension = {}
+    if (isRegular(type) && size > 0) started = { name, size }
+    // Links, devices and folders have no content, whatever their size says.
+    else if (isRegular(type) || '23456'.includes(type)) observe(name, NOTHING)
+    else {
+      observe(name, undefined)
+      skip = type === '1' ? 0 : paddedSize(size)
+    }
+  }
+
+  function onStart({ name, size }: { readonly name: string; readonly size: number }): void {
+    observe(name, block)
+    started = undefined
+    skip = paddedSize(size) - BLOCK
+  }
+
+  function onExtension({ type, content }: { readonly type: string; readonly content: Buffer }): void {
+    extension = {
+      ...extension,
+      ...(type === 'L' ? { name: textField(content, 0, content.length) } : paxFields(content)),
+    }
+    kept = undefined
+    buffer = block
   }
 
   function onFilled(): void {
     filled = 0
-    if (kept === undefined) {
-      onHeader()
-      return
-    }
-    extension = {
-      ...extension,
-      ...(kept.type === 'L' ? { name: textField(kept.content, 0, kept.content.length) } : paxFields(kept.content)),
-    }
-    kept = undefined
-    buffer = block
+    if (started !== undefined) onStart(started)
+    else if (kept !== undefined) onExtension(kept)
+    else onHeader()
   }
 
   return (chunk) => {
@@ -76,6 +96,11 @@ function createNameReader(onName: (name: string) => void): (chunk: Buffer) => vo
       if (filled === buffer.length) onFilled()
     }
   }
+}
+
+/** Reports whether a type is that of a file with its content. `7` is one that is contiguous on the disk. */
+function isRegular(type: string): boolean {
+  return '07\0'.includes(type)
 }
 
 function paddedSize(size: number): number {

@@ -2,8 +2,8 @@ import { buffer } from 'node:stream/consumers'
 import { describe, expect, test } from '@jest/globals'
 import fc from 'fast-check'
 import { streamReader } from '../../src/image/byte-reader.ts'
+import { observeTar } from '../../src/image/observe-tar.ts'
 import { tarEntries } from '../../src/image/tar.ts'
-import { observeTarNames } from '../../src/image/tar-names.ts'
 import { type TarMember, writeTar } from '../support/image.ts'
 
 async function* pieces(bytes: Buffer, sizes: readonly number[]): AsyncGenerator<Buffer> {
@@ -15,18 +15,35 @@ async function* pieces(bytes: Buffer, sizes: readonly number[]): AsyncGenerator<
   }
 }
 
-/** Returns the observed names. Fails if a byte is lost or changed. */
-async function observe(bytes: Buffer, sizes: readonly number[] = [bytes.length || 1]): Promise<readonly string[]> {
-  const names: string[] = []
-  const passed = await buffer(observeTarNames(pieces(bytes, sizes), (name) => void names.push(name)))
-  expect(passed.equals(bytes)).toBe(true)
-  return names
+interface Observed {
+  readonly name: string
+  readonly start: string | undefined
 }
 
-async function entryNames(bytes: Buffer): Promise<readonly string[]> {
-  const names: string[] = []
-  for await (const { name } of tarEntries(streamReader(pieces(bytes, [bytes.length])), 'layer.tar')) names.push(name)
-  return names
+/** Returns the observed entries. Fails if a byte is lost or changed. */
+async function observeEntries(
+  bytes: Buffer,
+  sizes: readonly number[] = [bytes.length || 1],
+): Promise<readonly Observed[]> {
+  const entries: Observed[] = []
+  const onEntry = (name: string, start?: Buffer) => void entries.push({ name, start: start?.toString('latin1') })
+  const passed = await buffer(observeTar(pieces(bytes, sizes), onEntry))
+  expect(passed.equals(bytes)).toBe(true)
+  return entries
+}
+
+async function observe(bytes: Buffer, sizes?: readonly number[]): Promise<readonly string[]> {
+  return (await observeEntries(bytes, sizes)).map(({ name }) => name)
+}
+
+/** Returns the entries as the reader of archives reads them, with a block of the content of each file. */
+async function entriesOf(bytes: Buffer): Promise<readonly Observed[]> {
+  const entries: Observed[] = []
+  for await (const { name, content } of tarEntries(streamReader(pieces(bytes, [bytes.length])), 'layer.tar')) {
+    const start = (await buffer(content())).toString('latin1').slice(0, 512)
+    entries.push({ name, start: start === '' ? '' : start.padEnd(512, '\0') })
+  }
+  return entries
 }
 
 /** The folder of a store path that does not fit into the 100 bytes of a header. */
@@ -60,7 +77,7 @@ function writeGnuTimes(header: Buffer): void {
   header.write('14700000000\0', 345)
 }
 
-describe('the names in a tar are reported, and its bytes unchanged', () => {
+describe('the entries of a tar are reported, and its bytes unchanged', () => {
   test.each(MEMBERS)('%s', async (_, member) => {
     const bytes = writeTar([member, { name: 'next', content: 'after' }])
     for (const sizes of [[bytes.length], [1], [511, 2], [512], [1000]])
@@ -90,9 +107,20 @@ describe('the names in a tar are reported, and its bytes unchanged', () => {
     await fc.assert(
       fc.asyncProperty(fc.array(member, { maxLength: 8 }), sizes, async (members, chunks) => {
         const bytes = writeTar(members)
-        expect(await observe(bytes, chunks)).toEqual(await entryNames(bytes))
+        expect(await observeEntries(bytes, chunks)).toEqual(await entriesOf(bytes))
       }),
     )
+  })
+
+  test('without the start of content that is elsewhere', async () => {
+    const bytes = writeTar([
+      { name: 'file', content: 'content' },
+      { name: 'link', type: 'hard-link', linkName: 'file' },
+    ])
+    expect(await observeEntries(bytes)).toEqual([
+      { name: 'file', start: 'content'.padEnd(512, '\0') },
+      { name: 'link', start: undefined },
+    ])
   })
 
   test('content that is not a tar, and a truncated tar', async () => {

@@ -6,15 +6,15 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { expect, test } from '@jest/globals'
 
-// The repository's place on GitHub stands in package.json. All other files that name it must agree.
+// package.json has the repository's name on GitHub. All other files that name it must agree.
 
 const checkout = fileURLToPath(new URL('..', import.meta.url))
 const run = promisify(execFile)
 
-/** The place of a repository with the name of this project, of any owner. */
-const PLACE = /(?<![A-Za-z0-9_.-])[A-Za-z0-9][A-Za-z0-9-]*\/nix-image-action(?![A-Za-z0-9_-]|\/nix-image-action)/g
+/** The full name of any owner's repository that is named like this project. */
+const NAME = /(?<![A-Za-z0-9_.-])[A-Za-z0-9][A-Za-z0-9-]*\/nix-image-action(?![A-Za-z0-9_-]|\/nix-image-action)/g
 
-async function readPlace(folder: string): Promise<string> {
+async function readName(folder: string): Promise<string> {
   const { repository } = JSON.parse(await readFile(join(folder, 'package.json'), 'utf8'))
   return /github\.com\/(.+)\.git$/.exec(repository.url)?.[1] ?? ''
 }
@@ -26,23 +26,23 @@ async function trackedFiles(): Promise<readonly string[]> {
   return stdout.split('\0').filter((path) => path !== '' && !path.startsWith('dist/'))
 }
 
-/** Lists the places that the files of a checkout name, as `file: place`. */
-async function placesIn(folder: string, paths: readonly string[]): Promise<readonly string[]> {
+/** Lists the names that occur in the files of a checkout, as `file: name`. */
+async function namesIn(folder: string, paths: readonly string[]): Promise<readonly string[]> {
   const found = paths.map(async (path) => {
     const text = await readFile(join(folder, path), 'latin1').catch(() => '')
-    return (text.match(PLACE) ?? []).map((place) => `${path}: ${place}`)
+    return (text.match(NAME) ?? []).map((name) => `${path}: ${name}`)
   })
   return (await Promise.all(found)).flat()
 }
 
-test('all files name the place of the repository that package.json has', async () => {
-  const place = await readPlace(checkout)
-  const found = await placesIn(checkout, await trackedFiles())
-  expect(found).toContain(`README.md: ${place}`)
-  expect(found.filter((one) => !one.endsWith(`: ${place}`))).toEqual([])
+test('all files name the repository as package.json does', async () => {
+  const name = await readName(checkout)
+  const found = await namesIn(checkout, await trackedFiles())
+  expect(found).toContain(`README.md: ${name}`)
+  expect(found.filter((one) => !one.endsWith(`: ${name}`))).toEqual([])
 })
 
-test('`npm run rename` changes the place in all files', async () => {
+test('`npm run rename` changes the name in all files', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'rename-'))
   try {
     const paths = (await trackedFiles()).filter((path) => !path.startsWith('__tests__/'))
@@ -55,18 +55,18 @@ test('`npm run rename` changes the place in all files', async () => {
     await writeFile(join(folder, 'similar.md'), similar)
     await run('git', ['init', '--quiet'], { cwd: folder })
     await run('git', ['add', '--all'], { cwd: folder })
-    const rename = (place: string) => run(process.execPath, [join(folder, 'scripts/rename.mjs'), place])
+    const rename = (name: string) => run(process.execPath, [join(folder, 'scripts/rename.mjs'), name])
 
-    await expect(rename('no-place')).rejects.toThrow('npm run rename -- owner/name')
-    const before = await placesIn(folder, paths)
+    await expect(rename('no-owner')).rejects.toThrow('npm run rename -- owner/name')
+    const before = await namesIn(folder, paths)
     await rename('some-fork/images')
-    expect(await readPlace(folder)).toBe('some-fork/images')
+    expect(await readName(folder)).toBe('some-fork/images')
     expect(await readFile(join(folder, 'README.md'), 'utf8')).toContain('uses: some-fork/images@v1')
-    expect(await placesIn(folder, paths)).toEqual([])
+    expect(await namesIn(folder, paths)).toEqual([])
     expect(await readFile(join(folder, 'similar.md'), 'utf8')).toBe(similar)
 
-    await rename(await readPlace(checkout))
-    expect(await placesIn(folder, paths)).toEqual(before)
+    await rename(await readName(checkout))
+    expect(await namesIn(folder, paths)).toEqual(before)
   } finally {
     await rm(folder, { recursive: true })
   }
