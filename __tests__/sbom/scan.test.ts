@@ -114,6 +114,15 @@ describe('programs that were seen in layers', () => {
     expect(await seen(go, ...names.map((name) => `${other}/${name}`))).toEqual([])
   })
 
+  test('are skipped if their names lead nowhere on this machine', async () => {
+    const go = pathOf('0', 'go')
+    await addFile(join(go, 'share/file'), '')
+    await addFile(join(go, 'bin/one'), goProgram('one'))
+    const names = ['share/file/bin/one', `${'n'.repeat(300)}/one`, `${'folder/'.repeat(1000)}one`, 'bi\0n/one']
+    const found = await seen(...names.map((name) => `${go}/${name}`))
+    expect(found.map(({ path }) => path)).toEqual([go])
+  })
+
   test('are read where the store is', async () => {
     await addFile(join(pathOf('0', 'go'), 'bin/one'), goProgram('one'))
     const scan = startProgramScan({ name: '/nix/store', place: store })

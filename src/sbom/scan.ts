@@ -162,8 +162,13 @@ const EXECUTABLE = 0o111
 /** Programs of more than this are not read. In bytes. */
 const SIZE_LIMIT = 4 * 1024 ** 3
 
+/** Also false for a path that can't be looked up: it may come from a layer, with a name that no file can have. */
 function isFolder(path: string): boolean {
-  return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+  try {
+    return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+  } catch {
+    return false
+  }
 }
 
 /** Reports whether a file is a store path or in its folders, without links. */
