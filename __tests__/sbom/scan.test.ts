@@ -96,10 +96,10 @@ describe('programs that were seen in layers', () => {
     await link(join(go, 'bin/one'), join(go, 'bin/same'))
     await addFile(join(go, 'share/data'), goProgram('three'), 0o444)
     await addFile(join(go, 'share/data.json'), goProgram('four'))
-    await addFile(pathOf('1', 'file'), goProgram('file'))
+    await addFile(pathOf('1', 'file.sh'), goProgram('file'))
     await addFile(join(rust, 'lib/librust.so'), RUST, 0o444)
     const found = await seen(join(go, 'bin/one'))
-    expect(found).toEqual(await scanModules([go, pathOf('1', 'file'), rust], LOG))
+    expect(found).toEqual(await scanModules([go, pathOf('1', 'file.sh'), rust], LOG))
     expect(found).toHaveLength(3)
   })
 
