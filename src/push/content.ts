@@ -59,7 +59,7 @@ export function completeLayers(
   return complete.length === layers.length ? complete : undefined
 }
 
-/** Returns the store paths of layers that were all read from this machine. */
+/** Returns the store paths whose layers were all read from this machine. */
 export function readStorePaths(layers: readonly PushedLayerContent[]): ReadonlySet<string> {
   const pathsOf = (read: boolean) => layers.flatMap((one) => (one.read === read ? (one.storePaths ?? []) : []))
   const unread = new Set(pathsOf(false))
