@@ -55443,14 +55443,15 @@ function createEntryReader(observe) {
             onEntry(type, name, size);
     }
     function onEntry(type, listedName, listedSize) {
-        const { name = listedName, size = listedSize } = extension;
+        const { sparseName, name = listedName, size = listedSize } = extension;
         extension = {};
-        if (isRegular(type) && size > 0)
+        const isFile = isRegular(type) && sparseName === undefined;
+        if (isFile && size > 0)
             started = { name, size };
-        else if (isRegular(type) || '23456'.includes(type))
+        else if (isFile || '23456'.includes(type))
             observe(name, observe_tar_NOTHING);
         else {
-            observe(name, undefined);
+            observe(sparseName ?? name, undefined);
             skip = type === '1' ? 0 : paddedSize(size);
         }
     }
@@ -55505,6 +55506,8 @@ function paxFields(content) {
         const [, key, value = ''] = /^([^=]*)=(.*)$/s.exec(content.toString('utf8', space + 1, at + length - 1)) ?? [];
         if (key === 'path')
             fields = { ...fields, name: value };
+        if (key === 'GNU.sparse.name')
+            fields = { ...fields, sparseName: value };
         if (key === 'size' && /^\d+$/.test(value))
             fields = { ...fields, size: Number(value) };
         at += length;
@@ -57289,8 +57292,8 @@ function completeLayers(layers, published) {
     const complete = layers.flatMap(({ diffId, storePaths = known.get(diffId) }) => storePaths === undefined ? [] : [{ diffId, storePaths }]);
     return complete.length === layers.length ? complete : undefined;
 }
-function readStorePaths(layers) {
-    const pathsOf = (read) => layers.flatMap((one) => (one.read === read ? (one.storePaths ?? []) : []));
+function readStorePaths(layers, complete) {
+    const pathsOf = (read) => complete.flatMap(({ storePaths }, at) => (layers[at]?.read === read ? storePaths : []));
     const unread = new Set(pathsOf(false));
     return new Set(pathsOf(true).filter((path) => !unread.has(path)));
 }
@@ -58051,7 +58054,9 @@ function startProgramScan(store = (0,store_path/* storeInPlace */.OS)()) {
     return {
         add(file) {
             const path = storePathOfEntry(file, store.name);
-            if (path !== undefined && !started.has(file) && !isData(file))
+            if (path === undefined || started.has(file))
+                return;
+            if (file === path || !isData(file))
                 started.set(file, read(path, file));
         },
         async found() {
@@ -58124,7 +58129,12 @@ const LIBRARY = /\.so(?:\.[0-9.]+)?$/;
 const EXECUTABLE = 0o111;
 const scan_SIZE_LIMIT = 4 * 1024 ** 3;
 function scan_isFolder(path) {
-    return (0,external_node_fs_.lstatSync)(path, { throwIfNoEntry: false })?.isDirectory() === true;
+    try {
+        return (0,external_node_fs_.lstatSync)(path, { throwIfNoEntry: false })?.isDirectory() === true;
+    }
+    catch {
+        return false;
+    }
 }
 function isBelow(file, storePath) {
     if (file === storePath)
@@ -58313,7 +58323,7 @@ function startSbom({ layered }, { platform, published, tempFolder, setup }, regi
             const facts = [...(await readingFacts), ...(await readStoreInfo(more, log, setup))];
             const storePaths = withPublishedHashes(facts, pushed, contents);
             const same = modulesOfSameContent(contents, storePaths);
-            const read = readStorePaths(pushed);
+            const read = readStorePaths(pushed, layers);
             const unread = paths.filter((path) => !read.has(path) && !same.has(path));
             const seen = (await programs.found()).filter(({ path }) => read.has(path) && !same.has(path));
             const modules = [...same.values(), ...seen, ...(await scanModules(unread, log, setup?.store))];
@@ -62961,18 +62971,19 @@ async function build(inputs, workflow, tools) {
     ]);
     const setup = await readingSetup;
     log.info(`Using ${setup.version}`);
-    const contents = inputs.sbom ? readPublishedContents(published, previous, inputs.images, platform, log) : [];
+    const withRegistry = inputs.pushWith === 'registry';
+    const reusable = withRegistry ? previous : [];
+    const contents = inputs.sbom ? readPublishedContents(published, reusable, inputs.images, platform, log) : [];
     const local = await addLocalImage(requested, runnerSystem, setup, log);
     const installable = local ?? requested;
     const folders = [setup.store.place, tempFolder];
     const call = { installable, nixArgs, system, runnerSystem, setup, folders };
-    const withRegistry = inputs.pushWith === 'registry';
     if (push)
         preloadArtifactClient();
     if (local === undefined)
         phases.enter('evaluate');
     const [layerCache, evaluation] = await Promise.all([
-        findPublished(published, withRegistry ? previous : [], inputs.images, platform, log),
+        findPublished(published, reusable, inputs.images, platform, log),
         local === undefined ? evaluateImage(call, log) : undefined,
     ]);
     const locked = push ? await findLockedInputs(inputs, log) : undefined;
@@ -65123,8 +65134,9 @@ ${systems.map((system) => `    ${system}=label`).join('\n')}`;
 async function examineSystems(inputs, { runnerSystem }, { registry, log }) {
     const { flake, attribute, nixArgs } = inputs;
     const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`;
-    const call = { flake, attribute, nixArgs, runnerSystem, missing, submodules: await submodulesOf(flake) };
-    log.info(`Using ${await findNixVersion()}`);
+    const [submodules, version] = await Promise.all([submodulesOf(flake), findNixVersion()]);
+    const call = { flake, attribute, nixArgs, runnerSystem, missing, submodules };
+    log.info(`Using ${version}`);
     const offered = await listSystems(call, log);
     const systems = inputs.systems.length === 0 ? offered : inputs.systems;
     assertOffered(systems, offered, call);

@@ -112,14 +112,18 @@ describe('the entries of a tar are reported, and its bytes unchanged', () => {
     )
   })
 
-  test('without the start of content that is elsewhere', async () => {
+  test('hard links and sparse files without the start of their content, which is elsewhere', async () => {
     const bytes = writeTar([
       { name: 'file', content: 'content' },
       { name: 'link', type: 'hard-link', linkName: 'file' },
+      { name: 'GNUSparseFile.0/sparse', content: NESTED, header: 'pax', pax: { 'GNU.sparse.name': 'sparse' } },
+      { name: 'next', content: 'content' },
     ])
     expect(await observeEntries(bytes)).toEqual([
       { name: 'file', start: 'content'.padEnd(512, '\0') },
       { name: 'link', start: undefined },
+      { name: 'sparse', start: undefined },
+      { name: 'next', start: 'content'.padEnd(512, '\0') },
     ])
   })
 

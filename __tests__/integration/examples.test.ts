@@ -36,7 +36,7 @@ test('verify.yml verifies the image that simple.yml has published', async () => 
   )
 }, 120_000)
 
-test('test.yml publishes images that were tested, and none if a test fails', async () => {
+test('test.yml publishes only images that have passed their test', async () => {
   const script = 'docker run --rm "$IMAGE" --version'
   const testing = (command: string) => ({ change: (text: string) => text.replace(script, command) })
   await expect(run('test.yml', {}, testing('exit 3'))).rejects.toThrow('The test of')

@@ -1,6 +1,6 @@
 import { expect, test } from '@jest/globals'
 import { digestOf } from '../../src/oci/reference.ts'
-import { completeLayers, withPublishedHashes } from '../../src/push/content.ts'
+import { completeLayers, readStorePaths, withPublishedHashes } from '../../src/push/content.ts'
 import type { PublishedContent } from '../../src/sbom/published.ts'
 
 const GLIBC = `/nix/store/${'a'.repeat(32)}-glibc-2.40`
@@ -38,6 +38,15 @@ test('without a published SBOM of such a layer, its store paths are unknown', ()
   const layers = [{ diffId: BASE, storePaths: undefined, read: false }]
   expect(completeLayers(layers, [])).toBeUndefined()
   expect(completeLayers(layers, [{ ...PUBLISHED, layers: [{ diffId: TOP, storePaths: [APP] }] }])).toBeUndefined()
+})
+
+test('a store path that is also in a layer that was not read counts as not read', () => {
+  const base = { diffId: BASE, read: false }
+  const top = { diffId: TOP, storePaths: [APP, GLIBC], read: true }
+  for (const storePaths of [[GLIBC], undefined]) {
+    const layers = [{ ...base, storePaths }, top]
+    expect([...readStorePaths(layers, completeLayers(layers, [PUBLISHED]) ?? [])]).toEqual([APP])
+  }
 })
 
 test('a reused layer has the hashes that were published, although this machine has another build', () => {

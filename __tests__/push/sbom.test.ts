@@ -1,5 +1,5 @@
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { describe, expect, test } from '@jest/globals'
 import type { ImageSource } from '../../src/image/source.ts'
 import { type Digest, digestOf } from '../../src/oci/reference.ts'
@@ -7,9 +7,12 @@ import { keepSbom, type PublishedSbom, type SbomSettings, startSbom } from '../.
 import { fetchImage, type PublishedImage, withAttestations } from '../../src/registry/image.ts'
 import { attestationAnnotations } from '../../src/sbom/attestation.ts'
 import { type Client, connect } from '../registry/connect.ts'
+import { auditableSection, elfFile } from '../sbom/elf-file.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
+import { makeLayout } from '../support/layout.ts'
 import type { TestRegistry } from '../support/registry.ts'
 import {
+  FORMS,
   folder,
   logOf,
   manifestPuts,
@@ -18,6 +21,7 @@ import {
   type Pushed,
   publishedAt,
   push,
+  pushLayout,
   setUpFolder,
   uploads,
 } from './pushing.ts'
@@ -161,6 +165,63 @@ describe('the SBOM of an image', () => {
     const missing = join(folder, 'missing')
     const pending = startSbom(SOURCE, { ...settings(), tempFolder: missing }, client, logOf(client))
     await expect(pending.attach(pushed.contents, pushed.images)).rejects.toThrow(`${missing}/sbom-`)
+  })
+})
+
+describe('the programs in layers that are read', () => {
+  const program = elfFile([])
+  const archive = makeArchive({
+    layers: [APP, GLIBC].map((path) => writeTar([{ name: `${path}/bin/app`, content: program }])),
+    config,
+    layerName: (diffId) => `${diffId.slice(7)}/layer.tar`,
+  })
+  const PROGRAMS = [`/${APP}/bin/app`, `/${GLIBC}/bin/app`]
+
+  test('have the same modules in the SBOM as programs of layers that are not read', async () => {
+    const { server, client } = await connect()
+    const crates = auditableSection([{ name: 'itoa', version: '1.0.9', source: 'local' }])
+    const place = join(folder, 'store')
+    for (const path of [APP, GLIBC]) {
+      const file = join(place, path.slice('nix/store/'.length), 'bin/app')
+      await mkdir(dirname(file), { recursive: true })
+      await writeFile(file, elfFile([{ name: '.dep-v0', content: crates }]), { mode: 0o555 })
+    }
+    const setup = { store: { name: '/nix/store', place }, storeOptions: [] }
+    const start = () => startSbom(SOURCE, { ...settings(), setup }, client, logOf(client))
+    const seen = start()
+    const pushed = await push(archive, client, { onProgram: seen.onProgram })
+    const sbom = await seen.attach(pushed.contents, pushed.images)
+    const { packages } = (await sbomAt(server, sbom?.digest)).document
+    expect(packages.map(({ SPDXID }: { readonly SPDXID: string }) => SPDXID)).toContain('SPDXRef-cargo-itoa-1.0.9')
+    const layers = pushed.contents.layers.map((layer) => ({ ...layer, read: false }))
+    const unread = await start().attach({ ...pushed.contents, layers }, pushed.images)
+    expect(unread?.digest).toBe(sbom?.digest)
+  })
+
+  async function programsOf(pushing: (onProgram: (path: string) => void) => Promise<unknown>) {
+    const programs: string[] = []
+    await pushing((path) => void programs.push(path))
+    return programs.toSorted()
+  }
+
+  test.each(FORMS)('are reported when the layers are uploaded: %s', async (form) => {
+    const { client } = await connect()
+    expect(await programsOf((onProgram) => push(archive, client, { form, onProgram }))).toEqual(PROGRAMS)
+  })
+
+  test('are reported when a stream is read for layers that are published', async () => {
+    const { client } = await connect()
+    await push(archive, client, { tag: 'latest' })
+    const published = await publishedAt(client)
+    const again = (onProgram: (path: string) => void) => push(archive, client, { form: 'gzip', published, onProgram })
+    expect(await programsOf(again)).toEqual(PROGRAMS)
+  })
+
+  test('are reported when compressed layers are only compared with those in the registry', async () => {
+    const { client } = await connect()
+    const layout = makeLayout({ layers: archive.layers.map(({ bytes }) => bytes), packings: ['gzip', 'zstd'] })
+    await pushLayout(layout, client)
+    expect(await programsOf((onProgram) => pushLayout(layout, client, { onProgram }))).toEqual(PROGRAMS)
   })
 })
 

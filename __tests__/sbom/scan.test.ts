@@ -96,10 +96,10 @@ describe('programs that were seen in layers', () => {
     await link(join(go, 'bin/one'), join(go, 'bin/same'))
     await addFile(join(go, 'share/data'), goProgram('three'), 0o444)
     await addFile(join(go, 'share/data.json'), goProgram('four'))
-    await addFile(pathOf('1', 'file'), goProgram('file'))
+    await addFile(pathOf('1', 'file.sh'), goProgram('file'))
     await addFile(join(rust, 'lib/librust.so'), RUST, 0o444)
     const found = await seen(join(go, 'bin/one'))
-    expect(found).toEqual(await scanModules([go, pathOf('1', 'file'), rust], LOG))
+    expect(found).toEqual(await scanModules([go, pathOf('1', 'file.sh'), rust], LOG))
     expect(found).toHaveLength(3)
   })
 
@@ -112,6 +112,15 @@ describe('programs that were seen in layers', () => {
     await symlink(join(store, 'outside/bin/one'), go)
     const names = ['bin/one', 'one', '../outside/bin/one', 'share/../../outside/bin/one', 'absent/one']
     expect(await seen(go, ...names.map((name) => `${other}/${name}`))).toEqual([])
+  })
+
+  test('are skipped if their names lead nowhere on this machine', async () => {
+    const go = pathOf('0', 'go')
+    await addFile(join(go, 'share/file'), '')
+    await addFile(join(go, 'bin/one'), goProgram('one'))
+    const names = ['share/file/bin/one', `${'n'.repeat(300)}/one`, `${'folder/'.repeat(1000)}one`, 'bi\0n/one']
+    const found = await seen(...names.map((name) => `${go}/${name}`))
+    expect(found.map(({ path }) => path)).toEqual([go])
   })
 
   test('are read where the store is', async () => {

@@ -3,7 +3,7 @@ import { BLOCK, readTarHeader, textField } from './tar.ts'
 /**
  * Receives an entry of a tar.
  * @param start the first bytes of its content, with padding, valid during the call. Empty for folders and symbolic links,
- * undefined if the entry has its content elsewhere, or in another form
+ * undefined if the content is stored elsewhere or in another form
  */
 export type EntryObserver = (name: string, start: Buffer | undefined) => void
 
@@ -27,6 +27,8 @@ const NOTHING = Buffer.alloc(0)
 interface Extension {
   readonly name?: string | undefined
   readonly size?: number | undefined
+  /** The name of a sparse file, whose content begins with a map of its parts. Its other name is a temporary one. */
+  readonly sparseName?: string | undefined
 }
 
 /** Returns a function that reads the next bytes of a tar. */
@@ -52,13 +54,14 @@ function createEntryReader(observe: EntryObserver): (chunk: Buffer) => void {
   }
 
   function onEntry(type: string, listedName: string, listedSize: number): void {
-    const { name = listedName, size = listedSize } = extension
+    const { sparseName, name = listedName, size = listedSize } = extension
     extension = {}
-    if (isRegular(type) && size > 0) started = { name, size }
+    const isFile = isRegular(type) && sparseName === undefined
+    if (isFile && size > 0) started = { name, size }
     // Links, devices and folders have no content, whatever their size says.
-    else if (isRegular(type) || '23456'.includes(type)) observe(name, NOTHING)
+    else if (isFile || '23456'.includes(type)) observe(name, NOTHING)
     else {
-      observe(name, undefined)
+      observe(sparseName ?? name, undefined)
       skip = type === '1' ? 0 : paddedSize(size)
     }
   }
@@ -107,7 +110,10 @@ function paddedSize(size: number): number {
   return Math.ceil(size / BLOCK) * BLOCK
 }
 
-/** https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_03 */
+/**
+ * https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_03
+ * https://www.gnu.org/software/tar/manual/html_section/Sparse-Formats.html
+ */
 function paxFields(content: Buffer): Extension {
   let fields: Extension = {}
   for (let at = 0; at < content.length; ) {
@@ -116,6 +122,7 @@ function paxFields(content: Buffer): Extension {
     if (!Number.isInteger(length) || length < 1) break
     const [, key, value = ''] = /^([^=]*)=(.*)$/s.exec(content.toString('utf8', space + 1, at + length - 1)) ?? []
     if (key === 'path') fields = { ...fields, name: value }
+    if (key === 'GNU.sparse.name') fields = { ...fields, sparseName: value }
     if (key === 'size' && /^\d+$/.test(value)) fields = { ...fields, size: Number(value) }
     at += length
   }

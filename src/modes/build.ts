@@ -67,17 +67,19 @@ export async function build(inputs: BuildInputs, workflow: Workflow, tools: Tool
   ])
   const setup = await readingSetup
   log.info(`Using ${setup.version}`)
-  // While Nix evaluates. An unchanged image keeps its SBOM.
-  const contents = inputs.sbom ? readPublishedContents(published, previous, inputs.images, platform, log) : []
+  const withRegistry = inputs.pushWith === 'registry'
+  // Docker reuses nothing and attaches no SBOM.
+  const reusable = withRegistry ? previous : []
+  // Read while Nix evaluates.
+  const contents = inputs.sbom ? readPublishedContents(published, reusable, inputs.images, platform, log) : []
   const local = await addLocalImage(requested, runnerSystem, setup, log)
   const installable = local ?? requested
   const folders = [setup.store.place, tempFolder]
   const call = { installable, nixArgs, system, runnerSystem, setup, folders }
-  const withRegistry = inputs.pushWith === 'registry'
   if (push) preloadArtifactClient()
   if (local === undefined) phases.enter('evaluate')
   const [layerCache, evaluation] = await Promise.all([
-    findPublished(published, withRegistry ? previous : [], inputs.images, platform, log),
+    findPublished(published, reusable, inputs.images, platform, log),
     local === undefined ? evaluateImage(call, log) : undefined,
   ])
   // After the evaluation, which may have written the lock file.

@@ -68,8 +68,9 @@ async function examineSystems(
   const { flake, attribute, nixArgs } = inputs
   // Images are always for Linux, but this step may run on macOS.
   const missing = `packages.${runnerSystem.replace(/-darwin$/, '-linux')}.${attribute}`
-  const call = { flake, attribute, nixArgs, runnerSystem, missing, submodules: await submodulesOf(flake) }
-  log.info(`Using ${await findNixVersion()}`)
+  const [submodules, version] = await Promise.all([submodulesOf(flake), findNixVersion()])
+  const call = { flake, attribute, nixArgs, runnerSystem, missing, submodules }
+  log.info(`Using ${version}`)
   const offered = await listSystems(call, log)
   const systems = inputs.systems.length === 0 ? offered : inputs.systems
   assertOffered(systems, offered, call)

@@ -59,9 +59,16 @@ export function completeLayers(
   return complete.length === layers.length ? complete : undefined
 }
 
-/** Returns the store paths of layers that were all read from this machine. */
-export function readStorePaths(layers: readonly PushedLayerContent[]): ReadonlySet<string> {
-  const pathsOf = (read: boolean) => layers.flatMap((one) => (one.read === read ? (one.storePaths ?? []) : []))
+/**
+ * Returns the store paths whose layers were all read from this machine.
+ * @param complete the same layers, with the store paths of those that were not read
+ */
+export function readStorePaths(
+  layers: readonly PushedLayerContent[],
+  complete: readonly LayerContent[],
+): ReadonlySet<string> {
+  const pathsOf = (read: boolean) =>
+    complete.flatMap(({ storePaths }, at) => (layers[at]?.read === read ? storePaths : []))
   const unread = new Set(pathsOf(false))
   return new Set(pathsOf(true).filter((path) => !unread.has(path)))
 }

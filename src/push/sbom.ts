@@ -81,7 +81,7 @@ export function startSbom(
       const facts = [...(await readingFacts), ...(await readStoreInfo(more, log, setup))]
       const storePaths = withPublishedHashes(facts, pushed, contents)
       const same = modulesOfSameContent(contents, storePaths)
-      const read = readStorePaths(pushed)
+      const read = readStorePaths(pushed, layers)
       const unread = paths.filter((path) => !read.has(path) && !same.has(path))
       const seen = (await programs.found()).filter(({ path }) => read.has(path) && !same.has(path))
       const modules = [...same.values(), ...seen, ...(await scanModules(unread, log, setup?.store))]

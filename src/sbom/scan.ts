@@ -36,9 +36,9 @@ export async function scanModules(
   return scanned.filter(({ modules }) => modules.length > 0)
 }
 
-/** A search for the modules of programs, which are found one by one. */
+/** A search for modules in programs that are found one by one. */
 export interface ProgramScan {
-  /** Starts to read a file. Ignores one that was added before, and one that `scanModules` would not read. */
+  /** Starts to read a file. Ignores files that were added before, and those that `scanModules` would not read. */
   add(file: string): void
   /** Waits for all files. @returns the store paths that have modules, in no particular order */
   found(): Promise<readonly StorePathModules[]>
@@ -46,7 +46,7 @@ export interface ProgramScan {
 
 /**
  * Starts a search in programs that were seen in layers, so that the folders of their store paths need not be read again.
- * For all programs of a store path, the result is that of `scanModules`.
+ * If all programs of a store path are added, the result is the same as that of `scanModules`.
  */
 export function startProgramScan(store: StoreFolder = storeInPlace()): ProgramScan {
   const slots = createSemaphore(FILES_AT_ONCE)
@@ -64,7 +64,9 @@ export function startProgramScan(store: StoreFolder = storeInPlace()): ProgramSc
   return {
     add(file) {
       const path = storePathOfEntry(file, store.name)
-      if (path !== undefined && !started.has(file) && !isData(file)) started.set(file, read(path, file))
+      if (path === undefined || started.has(file)) return
+      // A store path that is a file can have any name.
+      if (file === path || !isData(file)) started.set(file, read(path, file))
     },
     async found() {
       const byPath = Map.groupBy(await Promise.all(started.values()), ({ path }) => path)
@@ -162,11 +164,16 @@ const EXECUTABLE = 0o111
 /** Programs of more than this are not read. In bytes. */
 const SIZE_LIMIT = 4 * 1024 ** 3
 
+/** Also false for a path that can't be looked up: it may come from a layer, with a name that no file can have. */
 function isFolder(path: string): boolean {
-  return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+  try {
+    return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+  } catch {
+    return false
+  }
 }
 
-/** Reports whether a file is a store path or in its folders, without links. */
+/** Reports whether a file is the store path itself, or is in it and not behind a link. */
 function isBelow(file: string, storePath: string): boolean {
   if (file === storePath) return true
   const folder = dirname(file)

@@ -8,7 +8,7 @@ export type ProgramObserver = (path: string) => void
 /** The tar of a layer that is observed while it is read. */
 export interface ObservedLayer {
   readonly tar: AsyncIterable<Buffer>
-  /** Returns the store paths that the layer has files of, sorted. They are complete once the tar has been read. */
+  /** Returns the store paths that the layer has files of, sorted. Complete once the tar has been read. */
   storePaths(): readonly string[]
 }
 
