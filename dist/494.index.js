@@ -297,7 +297,7 @@ function adviseOnRegistry(error, mode) {
             return `Check the user name and the password or token, and log in again:\n${loginCommands(host)}`;
         case 'refused-login':
         case 'denied':
-        case 'refused-fallback':
+        case 'refused-token':
             return `Check that the login has ${mode === 'verify' ? 'read' : 'write'} access to the repository${host === 'ghcr.io' ? ` (the token's scope "${mode === 'verify' ? 'read' : 'write'}:packages")` : ''}, or log in as another user:\n${loginCommands(host)}`;
         case 'rate-limited':
             return `Log in first, because rate limits are higher for authenticated requests:\n${loginCommands(host)}\nOr try again later.`;

@@ -45925,7 +45925,7 @@ function adviceFor(error, mode) {
             return `Check the user name and the password or token in the login step before this one:\n${(0,_advice_js__WEBPACK_IMPORTED_MODULE_1__/* .loginStep */ .EJ)(host)}${withoutLogin(host, mode)}`;
         case 'refused-login':
             return `Check the user name and the password or token in the login step before this one:\n${(0,_advice_js__WEBPACK_IMPORTED_MODULE_1__/* .loginStep */ .EJ)(host)}${withoutLogin(host, mode)}\nIf they are correct, the login has no access to this repository. ${permissions(host, mode) || accessTo(mode)}`;
-        case 'refused-fallback':
+        case 'refused-token':
             return `${permissions(host, mode)}
 If you set \`token\`, check that it is valid and may access packages. To log in with other credentials, add before this step:
 ${(0,_advice_js__WEBPACK_IMPORTED_MODULE_1__/* .loginStep */ .EJ)(host)}`;
@@ -48488,8 +48488,8 @@ const STEP_SECRETS = /^(INPUT_.*|(ACTIONS|GITEA_ACTIONS|FORGEJO_ACTIONS)_.*|(GIT
 const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$/;
 const WITHHELD = {
     everything: [/^INPUT_TOKEN$/i],
-    nix: [STEP_SECRETS],
-    script: [STEP_SECRETS, REGISTRY_LOGINS],
+    'no-secrets': [STEP_SECRETS],
+    'no-logins': [STEP_SECRETS, REGISTRY_LOGINS],
 };
 
 
@@ -48603,7 +48603,7 @@ function printPlain(line) {
 /* harmony import */ var _command_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(67892);
 
 async function runGit(folder, args) {
-    const result = await (0,_command_js__WEBPACK_IMPORTED_MODULE_0__/* .runCommand */ .d)('git', ['-c', 'safe.directory=*', '-C', folder, ...args], { trust: 'nix' });
+    const result = await (0,_command_js__WEBPACK_IMPORTED_MODULE_0__/* .runCommand */ .d)('git', ['-c', 'safe.directory=*', '-C', folder, ...args], { trust: 'no-secrets' });
     return result?.exitCode === 0 ? result.stdout.trim() : undefined;
 }
 async function readHead(folder) {
@@ -48612,7 +48612,7 @@ async function readHead(folder) {
 }
 async function readOrigin(folder) {
     const args = ['-c', 'safe.directory=*', '-C', folder, 'config', '--get', 'remote.origin.url'];
-    const result = await (0,_command_js__WEBPACK_IMPORTED_MODULE_0__/* .runCommand */ .d)('git', args, { trust: 'nix' });
+    const result = await (0,_command_js__WEBPACK_IMPORTED_MODULE_0__/* .runCommand */ .d)('git', args, { trust: 'no-secrets' });
     return (result?.exitCode === 0 && result.stdout.trim()) || undefined;
 }
 function isCommitId(text) {
@@ -50563,11 +50563,14 @@ async function peekCompression(content) {
 }
 const TAR_HEADER = 512;
 function decompress(compression, bytes, path, windowLog = WINDOW_LOG) {
-    if (compression === 'xz')
-        return decompressXz(bytes, path);
-    if (compression === 'zstd')
-        return decompressZstd(bytes, path, windowLog);
-    return decompressGzip(bytes, path);
+    switch (compression) {
+        case 'xz':
+            return decompressXz(bytes, path);
+        case 'zstd':
+            return decompressZstd(bytes, path, windowLog);
+        case 'gzip':
+            return decompressGzip(bytes, path);
+    }
 }
 const CHUNK = 1024 * 1024;
 const WINDOW_LOG = 27;
@@ -50654,7 +50657,7 @@ async function* decompressXz(bytes, path) {
             hint: 'Install it (on Debian and Ubuntu: apt-get install xz-utils), or compress with gzip or zstd: set `compressor` of dockerTools.',
         });
     const args = ['--decompress', '--stdout', `--memlimit-decompress=${XZ_MEMORY}`];
-    const xz = startStreaming(program, args, { trust: 'nix', reads: true });
+    const xz = startStreaming(program, args, { trust: 'no-secrets', reads: true });
     const fed = errorOf((0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(bytes), xz.input));
     try {
         yield* xz.output;
@@ -52576,7 +52579,7 @@ function withoutControls(text) {
 
 
 const FEATURES = ['--extra-experimental-features', 'nix-command flakes'];
-async function runNix(args, shown, { trust = 'nix', echo = true } = {}) {
+async function runNix(args, shown, { trust = 'no-secrets', echo = true } = {}) {
     const result = await (0,process_command/* runCommand */.d)('nix', [...FEATURES, ...args], { trust, shown, echo });
     if (result !== undefined)
         return result;
@@ -52584,7 +52587,7 @@ async function runNix(args, shown, { trust = 'nix', echo = true } = {}) {
 }
 const VERSION_TIMEOUT = 10_000;
 async function findNixVersion() {
-    const result = await (0,process_command/* runCommand */.d)('nix', ['--version'], { trust: 'nix', timeoutMs: VERSION_TIMEOUT });
+    const result = await (0,process_command/* runCommand */.d)('nix', ['--version'], { trust: 'no-secrets', timeoutMs: VERSION_TIMEOUT });
     if (result === undefined)
         throw nixMissing();
     return formatNixVersion(result.stdout);
@@ -52972,7 +52975,7 @@ async function runsNatively(system, runnerSystem) {
         return false;
     if (runnerSystem !== 'aarch64-linux')
         return true;
-    const result = await (0,process_command/* runCommand */.d)('setarch', ['linux32', 'true'], { trust: 'nix' });
+    const result = await (0,process_command/* runCommand */.d)('setarch', ['linux32', 'true'], { trust: 'no-secrets' });
     return result?.exitCode === 0;
 }
 const MACHINES = {
@@ -55390,7 +55393,7 @@ const OTHER_PROCESSOR = /Exec format error|ENOEXEC|cannot execute binary|: not f
 const FOREIGN_SCRIPT = 'The script runs on this runner. If it was built for another system, add docker/setup-qemu-action before Nix is installed, use a runner of that system, or build the image with dockerTools.buildLayeredImage.';
 async function* runScript({ path, root }) {
     const place = await resolveWithin(path, root);
-    const script = startStreaming(place ?? path, [], { trust: 'script' });
+    const script = startStreaming(place ?? path, [], { trust: 'no-logins' });
     try {
         yield* script.output;
         const { failure, log } = await script.ended;
@@ -55909,15 +55912,15 @@ function credentialsFrom(files, onSecret) {
         return undefined;
     };
 }
-function withFallback(source, login) {
+function withTokenLogin(source, login) {
     if (login === undefined)
         return source;
     const { host, username, password } = login;
-    const credential = { kind: 'password', username, password, fallback: true };
+    const credential = { kind: 'password', username, password, fromTokenInput: true };
     return async (repository) => (await source(repository)) ?? (repository.host === host ? credential : undefined);
 }
-function isFallback(credential) {
-    return credential?.kind === 'password' && credential.fallback === true;
+function isTokenLogin(credential) {
+    return credential?.kind === 'password' && credential.fromTokenInput === true;
 }
 const AUTH_ENTRY = dist/* object */.Ikc({
     auth: dist/* nullish */.cl6(dist/* string */.YjP()),
@@ -56065,7 +56068,7 @@ async function fetchTokenOnce(call) {
 function realmOf({ challenge, registry, credential, repository }) {
     const { realm } = challenge;
     const problem = realmProblem(realm, registry, credential !== undefined) ??
-        (isFallback(credential) ? foreignRealmProblem(realm, registry) : undefined);
+        (isTokenLogin(credential) ? foreignRealmProblem(realm, registry) : undefined);
     if (problem === undefined)
         return new URL(realm);
     throw new RegistryError({
@@ -56157,8 +56160,8 @@ function loginRefusal({ repository, credential, accepted }, status) {
     if (credential === undefined)
         return ['no-credentials', `authentication required, but no credentials were found for ${host}`];
     const login = credential.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token';
-    if (isFallback(credential) && !accepted)
-        return ['refused-fallback', `${host} refused \`token\`, which is used because no login for ${host} is configured`];
+    if (isTokenLogin(credential) && !accepted)
+        return ['refused-token', `${host} refused \`token\`, which is used because no login for ${host} is configured`];
     if (accepted)
         return ['denied', `${host} denied access to ${login}`];
     const refused = `${host} did not accept the credentials of ${login}`;
@@ -56207,7 +56210,7 @@ function createAuthorization({ http, credentials, onSecret }) {
             return token;
         };
         const credential = await loginOf(repository);
-        if (access === 'pull' && isFallback(credential)) {
+        if (access === 'pull' && isTokenLogin(credential)) {
             const anonymous = await fetchWith(undefined).catch(ignoreMissingLogin);
             if (anonymous !== undefined)
                 return anonymous;
@@ -57826,7 +57829,7 @@ async function checkFormat(place, name) {
     });
 }
 async function addToStore(place, name, runnerSystem, { store, storeOptions }) {
-    const result = await (0,process_command/* runCommand */.d)('nix-store', [...storeOptions, '--add', place], { trust: 'nix' });
+    const result = await (0,process_command/* runCommand */.d)('nix-store', [...storeOptions, '--add', place], { trust: 'no-secrets' });
     if (result === undefined)
         throw nixMissing();
     const storePath = result.stdout.trim();
@@ -57891,7 +57894,7 @@ async function copyToLayout(call) {
         '--dest-oci-accept-uncompressed-layers',
         `oci:${layout}:image`,
     ];
-    const { exitCode, log } = await runNix(args, true, { trust: 'script' });
+    const { exitCode, log } = await runNix(args, true, { trust: 'no-logins' });
     if (exitCode === 0)
         return;
     const space = (0,disk/* formatFreeSpace */.wg)(await (0,disk/* freeSpace */.FP)([setup.store.place, (0,external_node_path_.dirname)(layout)]));
@@ -58393,7 +58396,7 @@ async function testImage({ script, image, system, storePath }, tempFolder, log) 
     const result = await (0,temp_folder/* withTempFolder */.J)(tempFolder, async (folder) => {
         const file = (0,external_node_path_.join)(folder, 'test.sh');
         await (0,external_node_fs_promises_.writeFile)(file, `${script}\n`);
-        const options = { trust: 'nix', shown: true, echo: false, variables };
+        const options = { trust: 'no-secrets', shown: true, echo: false, variables };
         return log.groupToolOutput(`Test ${image}`, () => (0,process_command/* runCommand */.d)('bash', ['-c', RUN_FILE, 'bash', file], options));
     });
     if (result === undefined)
@@ -65623,7 +65626,7 @@ function openRegistry(http, inputs, env, log) {
         docker: (0,external_node_path_.join)(env.DOCKER_CONFIG || (0,external_node_path_.join)(env.HOME || (0,external_node_os_.homedir)(), '.docker'), 'config.json'),
         podman: [env.REGISTRY_AUTH_FILE, runtime].flatMap((file) => file || []),
     };
-    const credentials = withFallback(credentialsFrom(files, onSecret), readTokenLogin(env, inputs));
+    const credentials = withTokenLogin(credentialsFrom(files, onSecret), readTokenLogin(env, inputs));
     return createRegistry({ http, credentials, onSecret });
 }
 async function explainError(error, env, advise) {

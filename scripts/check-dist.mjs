@@ -14,7 +14,7 @@ const status = spawnSync('git', ['status', '--porcelain', '--', 'dist', 'src/com
 })
 if (status.status !== 0) fail(`git status failed: ${status.error?.message ?? status.stderr}`)
 if (status.stdout !== '') {
-  fail(`dist/ does not match what the sources build:\n\n${status.stdout}\nRun "npm run build" and commit dist/.`)
+  fail(`These files are not what the sources build:\n\n${status.stdout}\nRun "npm run build" and commit them.`)
 }
 
 /**

@@ -17,7 +17,7 @@ import { plan } from './modes/plan.ts'
 import { verify } from './modes/verify.ts'
 import { waitUnlessCancelled } from './process/cancellation.ts'
 import { createRegistry } from './registry/client.ts'
-import { credentialsFrom, withFallback } from './registry/credentials.ts'
+import { credentialsFrom, withTokenLogin } from './registry/credentials.ts'
 import type { Registry } from './registry/registry.ts'
 import { RegistryError } from './registry/registry-error.ts'
 import { observeWrites, type RegistryWrite } from './registry/writes.ts'
@@ -62,7 +62,7 @@ function openRegistry(http: Http, inputs: Inputs, env: Environment, log: JobLog)
     docker: join(env.DOCKER_CONFIG || join(env.HOME || homedir(), '.docker'), 'config.json'),
     podman: [env.REGISTRY_AUTH_FILE, runtime].flatMap((file) => file || []),
   }
-  const credentials = withFallback(credentialsFrom(files, onSecret), readTokenLogin(env, inputs))
+  const credentials = withTokenLogin(credentialsFrom(files, onSecret), readTokenLogin(env, inputs))
   return createRegistry({ http, credentials, onSecret })
 }
 

@@ -27,7 +27,7 @@ import { VERSION } from './version.ts'
  *
  * - `inputs/` parses and validates inputs; `context.ts` reads what the runner says about the run.
  * - `modes/build.ts`, `modes/merge.ts`, `modes/plan.ts` and `modes/verify.ts` are the modes, top to bottom.
- * - `actions/` talks to GitHub Actions. Below the modes, only the artifact client in `record/` does.
+ * - `actions/` talks to the runner. The artifact client in `record/` and `attest/` also talk to GitHub.
  * @param env the runner's environment
  * @returns the exit code. Connections and child processes may still be open
  */

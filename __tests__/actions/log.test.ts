@@ -105,7 +105,7 @@ describe('while the runner takes no commands', () => {
       jobLog.mask('hunter7-hunter7')
       jobLog.info('said hunter7-hunter7')
       const script = 'echo "echoed hunter7-$0"; echo "echoed hunter7-$0" >&2'
-      await runCommand('sh', ['-c', script, 'hunter7'], { trust: 'script', shown: true })
+      await runCommand('sh', ['-c', script, 'hunter7'], { trust: 'no-logins', shown: true })
     })
     expect(printed.match(/echoed \*\*\*\n/g)).toHaveLength(2)
     expect(shown()).not.toContain('hunter7-hunter7')
@@ -114,7 +114,7 @@ describe('while the runner takes no commands', () => {
   test('the token that lets it take them again begins a line, though a program’s output ends within one', async () => {
     await jobLog.groupToolOutput('Build', async () => {
       await runCommand('sh', ['-c', 'printf "::error::out"; printf "::error::err" >&2'], {
-        trust: 'script',
+        trust: 'no-logins',
         shown: true,
       })
     })

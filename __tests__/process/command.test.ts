@@ -8,7 +8,7 @@ import { MEMORY_LIMIT, measure } from '../support/peak.ts'
 
 test('returns the whole output of a program, and the end of its log without colours', async () => {
   const script = 'seq 100000; seq 100000 >&2; printf "\\033[31mlast\\033[0m\\r\\n" >&2; exit 3'
-  const result = await runCommand('sh', ['-c', script], { trust: 'nix' })
+  const result = await runCommand('sh', ['-c', script], { trust: 'no-secrets' })
   expect(result?.exitCode).toBe(3)
   expect(result?.stdout.split('\n').slice(-3)).toEqual(['99999', '100000', ''])
   expect(result?.stdout).toMatch(/^1\n2\n/)
@@ -23,7 +23,7 @@ test('passes on each line of the log, however it is split into chunks', async ()
   const lines: string[] = []
   try {
     await runCommand('sh', ['-c', 'printf a >&2; printf "b\\nc\\n\\nd" >&2'], {
-      trust: 'nix',
+      trust: 'no-secrets',
       shown: (line) => void lines.push(line),
     })
   } finally {
@@ -33,19 +33,19 @@ test('passes on each line of the log, however it is split into chunks', async ()
 })
 
 test('a program that reads its standard input does not wait for input', async () => {
-  expect(await runCommand('sh', ['-c', 'cat; echo done'], { trust: 'nix' })).toMatchObject({
+  expect(await runCommand('sh', ['-c', 'cat; echo done'], { trust: 'no-secrets' })).toMatchObject({
     exitCode: 0,
     stdout: 'done\n',
   })
 })
 
 test('a program that a signal ends, or that can’t be started, has failed', async () => {
-  expect((await runCommand('sh', ['-c', 'kill -TERM $$'], { trust: 'nix' }))?.exitCode).toBe(143)
+  expect((await runCommand('sh', ['-c', 'kill -TERM $$'], { trust: 'no-secrets' }))?.exitCode).toBe(143)
   const folder = await mkdtemp(join(tmpdir(), 'command-'))
   const path = join(folder, 'program')
   await writeFile(path, '#!/absent/interpreter\n', { mode: 0o755 })
   try {
-    expect(await runCommand(path, [], { trust: 'nix' })).toMatchObject({
+    expect(await runCommand(path, [], { trust: 'no-secrets' })).toMatchObject({
       exitCode: 126,
       log: expect.stringContaining('ENOENT'),
     })
@@ -55,14 +55,17 @@ test('a program that a signal ends, or that can’t be started, has failed', asy
 })
 
 test('does not wait for a process that the program leaves behind, even if it keeps the output open', async () => {
-  const result = await runCommand('sh', ['-c', 'sleep 600 & echo $!; echo e >&2'], { trust: 'nix', lingerMs: 50 })
+  const result = await runCommand('sh', ['-c', 'sleep 600 & echo $!; echo e >&2'], {
+    trust: 'no-secrets',
+    lingerMs: 50,
+  })
   process.kill(Number(result?.stdout))
   expect(result).toMatchObject({ exitCode: 0, log: 'e\n' })
 })
 
 test('a program that the system has no resources for has failed', async () => {
   // Longer than Linux allows for one argument.
-  expect(await runCommand('true', ['x'.repeat(200_000)], { trust: 'nix' })).toMatchObject({
+  expect(await runCommand('true', ['x'.repeat(200_000)], { trust: 'no-secrets' })).toMatchObject({
     exitCode: 126,
     log: expect.stringContaining('E2BIG'),
   })
@@ -70,22 +73,22 @@ test('a program that the system has no resources for has failed', async () => {
   // Uses up all file descriptors first.
   const script = `import { openSync } from 'node:fs'
     import { runCommand } from ${JSON.stringify(module.href)}
-    await runCommand('true', [], { trust: 'nix' })
+    await runCommand('true', [], { trust: 'no-secrets' })
     try { for (;;) openSync('/dev/null') } catch {}
-    console.log(JSON.stringify(await runCommand(process.execPath, [], { trust: 'nix' })))`
+    console.log(JSON.stringify(await runCommand(process.execPath, [], { trust: 'no-secrets' })))`
   const node = [process.execPath, '--input-type=module', '--eval', script]
-  const result = await runCommand('sh', ['-c', 'ulimit -n 100; exec "$@"', 'sh', ...node], { trust: 'nix' })
+  const result = await runCommand('sh', ['-c', 'ulimit -n 100; exec "$@"', 'sh', ...node], { trust: 'no-secrets' })
   expect(JSON.parse(result?.stdout ?? '')).toMatchObject({ exitCode: 126, log: expect.stringContaining('EMFILE') })
 })
 
 test('returns undefined for a program that is not installed', async () => {
-  expect(await runCommand('no-such-program', [], { trust: 'nix' })).toBeUndefined()
+  expect(await runCommand('no-such-program', [], { trust: 'no-secrets' })).toBeUndefined()
 })
 
 test('kills a program that floods its output, and says so in its log', async () => {
   const { value, peak } = await measure(
     `const { runCommand } = await load('process/command.ts')
-    const { exitCode, stdout, log } = await runCommand('sh', ['-c', 'exec yes'], { trust: 'nix' })
+    const { exitCode, stdout, log } = await runCommand('sh', ['-c', 'exec yes'], { trust: 'no-secrets' })
     return { exitCode, length: stdout.length, log }`,
   )
   expect(value).toEqual({
@@ -103,7 +106,7 @@ test.each([
 ])('keeps only the end of a flooded log: %s', async (_, script) => {
   const { value, peak } = await measure(
     `const { runCommand } = await load('process/command.ts')
-    const { exitCode, log } = await runCommand('sh', ['-c', args[0]], { trust: 'nix', shown: () => {} })
+    const { exitCode, log } = await runCommand('sh', ['-c', args[0]], { trust: 'no-secrets', shown: () => {} })
     return { exitCode, length: log.length }`,
     script,
   )
@@ -117,7 +120,7 @@ test('kills a program that exceeds its time limit, and the processes that it has
   const pids = join(folder, 'pids')
   try {
     const script = 'trap "" TERM; sleep 600 & echo $! > "$0"; while :; do sleep 600; done'
-    const result = await runCommand('sh', ['-c', script, pids], { trust: 'nix', timeoutMs: 500 })
+    const result = await runCommand('sh', ['-c', script, pids], { trust: 'no-secrets', timeoutMs: 500 })
     expect(result?.exitCode).toBe(137)
     const pid = Number(await readFile(pids, 'utf8'))
     const state = () => readFile(`/proc/${pid}/status`, 'utf8').catch(() => 'State:\tZ')

@@ -70,24 +70,26 @@ test('Docker and credential helpers get the whole environment except the token o
 })
 
 test('Nix does not get the inputs, tokens and command files of the step', () => {
-  expect(namesFor('nix')).toEqual([...SET, ...REGISTRY_LOGINS, ...OTHERS].toSorted())
+  expect(namesFor('no-secrets')).toEqual([...SET, ...REGISTRY_LOGINS, ...OTHERS].toSorted())
 })
 
 test('programs of a flake do not get registry logins either', () => {
-  expect(namesFor('script')).toEqual([...SET, ...OTHERS].toSorted())
+  expect(namesFor('no-logins')).toEqual([...SET, ...OTHERS].toSorted())
 })
 
 test('variables are withheld in upper and lower case', () => {
-  expect(environmentFor('nix', { input_token: 'x', Github_Token: 'x', actions_runtime_token: 'x' })).toEqual(NO_PROMPTS)
+  expect(environmentFor('no-secrets', { input_token: 'x', Github_Token: 'x', actions_runtime_token: 'x' })).toEqual(
+    NO_PROMPTS,
+  )
 })
 
 test('settings of the job for Git and SSH take precedence', () => {
   const own = { GIT_TERMINAL_PROMPT: '1', GIT_ASKPASS: '/askpass', SSH_ASKPASS_REQUIRE: 'force' }
-  expect(environmentFor('nix', own)).toEqual(own)
+  expect(environmentFor('no-secrets', own)).toEqual(own)
 })
 
 test('values are passed on unchanged', () => {
-  expect(environmentFor('script', all).PATH).toBe('of PATH')
+  expect(environmentFor('no-logins', all).PATH).toBe('of PATH')
 })
 
 test('a program that is started gets this environment', async () => {
@@ -97,8 +99,8 @@ test('a program that is started gets this environment', async () => {
     const see = async (trust: Parameters<typeof environmentFor>[0]) =>
       (await runCommand('sh', ['-c', 'echo "$INPUT_TOKEN,$DOCKER_CONFIG,$OF_THE_JOB"'], { trust }))?.stdout.trim()
     expect(await see('everything')).toBe(',/logins,of the job')
-    expect(await see('nix')).toBe(',/logins,of the job')
-    expect(await see('script')).toBe(',,of the job')
+    expect(await see('no-secrets')).toBe(',/logins,of the job')
+    expect(await see('no-logins')).toBe(',,of the job')
   } finally {
     for (const name of ['INPUT_TOKEN', 'DOCKER_CONFIG', 'OF_THE_JOB']) {
       if (before[name] === undefined) delete process.env[name]

@@ -24,7 +24,7 @@ interface Streamed extends ProgramEnd {
 /** Runs a shell script and reads all of its output. The script gets the path of a file, which the test can read. */
 async function stream(script: string, { lingerMs = 50, pauseMs = 0 } = {}): Promise<Streamed & { file: string }> {
   const file = join(folder, `file-${files++}`)
-  const program = startStreaming('/bin/sh', ['-c', script, 'sh', file], { trust: 'script', lingerMs })
+  const program = startStreaming('/bin/sh', ['-c', script, 'sh', file], { trust: 'no-logins', lingerMs })
   try {
     const chunks: Buffer[] = []
     for await (const chunk of program.output) {
@@ -102,7 +102,7 @@ describe('a program ends', () => {
   test('even if it ignores SIGTERM', async () => {
     const file = join(folder, `file-${files++}`)
     const script = 'trap "" TERM INT HUP; echo $$ > "$0"; while :; do echo x; done'
-    const program = startStreaming('/bin/sh', ['-c', script, file], { trust: 'script' })
+    const program = startStreaming('/bin/sh', ['-c', script, file], { trust: 'no-logins' })
     for await (const chunk of program.output) if (chunk.length > 0) break
     program.end()
     // SIGKILL or the closed pipe ends it, whichever comes first.
@@ -117,7 +117,7 @@ describe('a program ends', () => {
   })
 
   test('even if its output is not read', async () => {
-    const program = startStreaming('/bin/sh', ['-c', 'exec cat /dev/zero'], { trust: 'script', reads: true })
+    const program = startStreaming('/bin/sh', ['-c', 'exec cat /dev/zero'], { trust: 'no-logins', reads: true })
     program.end()
     expect(await program.ended).toEqual({ failure: 'it ended with SIGKILL', log: '' })
   })
@@ -138,7 +138,7 @@ describe('a program that can’t be started', () => {
     ['because its name is invalid', async () => `${folder}/a\0b`, /null bytes/],
     ['because it is a folder', async () => folder, /EACCES/],
   ])('fails with the reason: %s', async (_, make, detail) => {
-    const program = startStreaming(await make(), [], { trust: 'script' })
+    const program = startStreaming(await make(), [], { trust: 'no-logins' })
     const chunks: Buffer[] = []
     for await (const chunk of program.output) chunks.push(chunk)
     expect(chunks).toEqual([])
@@ -162,7 +162,7 @@ test.each([
 ])('keeps only the end of a log of 400 MB: %s', async (_, script) => {
   const { value, peak } = await measure(
     `const { startStreaming } = await load('process/stream.ts')
-    const program = startStreaming('/bin/sh', ['-c', args[0]], { trust: 'script' })
+    const program = startStreaming('/bin/sh', ['-c', args[0]], { trust: 'no-logins' })
     for await (const _ of program.output);
     return (await program.ended).log.length`,
     script,

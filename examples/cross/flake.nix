@@ -5,7 +5,7 @@
       let pkgs = import nixpkgs { localSystem = "x86_64-linux"; crossSystem = system; }; in {
         containerImage = pkgs.dockerTools.buildLayeredImage {
           name = "hello";
-          config.Cmd = [ "${pkgs.hello}/bin/hello" ];
+          config.Entrypoint = [ "${pkgs.hello}/bin/hello" ];
         };
       });
   };

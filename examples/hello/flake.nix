@@ -5,7 +5,7 @@
   #
   #   containerImage = pkgs.dockerTools.buildImage {
   #     name = "hello";
-  #     config.Cmd = [ "${pkgs.hello}/bin/hello" ];
+  #     config.Entrypoint = [ "${pkgs.hello}/bin/hello" ];
   #   };
   #
   # Here, image.nix assembles it by hand, so that this example needs no network access.

@@ -5,7 +5,7 @@
       let pkgs = nixpkgs.legacyPackages.${system}; in {
         containerImage = pkgs.dockerTools.buildLayeredImage {
           name = "hello";
-          config.Cmd = [ "${pkgs.hello}/bin/hello" ];
+          config.Entrypoint = [ "${pkgs.hello}/bin/hello" ];
         };
       });
   };

@@ -7,7 +7,7 @@
       let pkgs = nixpkgs.legacyPackages.${system}; in {
         containerImage = nix2container.packages.${system}.nix2container.buildImage {
           name = "hello";
-          config.Cmd = [ "${pkgs.hello}/bin/hello" ];
+          config.Entrypoint = [ "${pkgs.hello}/bin/hello" ];
         };
       });
   };

@@ -2,6 +2,6 @@
 {
   image = pkgs.dockerTools.buildLayeredImage {
     name = "hello";
-    config.Cmd = [ "${pkgs.hello}/bin/hello" ];
+    config.Entrypoint = [ "${pkgs.hello}/bin/hello" ];
   };
 }

@@ -17,7 +17,7 @@ export function adviceFor(error: RegistryError, mode?: string): string | undefin
       return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}${withoutLogin(host, mode)}`
     case 'refused-login':
       return `Check the user name and the password or token in the login step before this one:\n${loginStep(host)}${withoutLogin(host, mode)}\nIf they are correct, the login has no access to this repository. ${permissions(host, mode) || accessTo(mode)}`
-    case 'refused-fallback':
+    case 'refused-token':
       return `${permissions(host, mode)}
 If you set \`token\`, check that it is valid and may access packages. To log in with other credentials, add before this step:
 ${loginStep(host)}`

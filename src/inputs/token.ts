@@ -1,5 +1,5 @@
 import type { Environment } from '../context.ts'
-import type { FallbackLogin } from '../registry/credentials.ts'
+import type { TokenLogin } from '../registry/credentials.ts'
 import { inputOf } from './field.ts'
 import type { Inputs } from './inputs.ts'
 
@@ -9,7 +9,7 @@ import type { Inputs } from './inputs.ts'
  * must not be disclosed to GitHub.
  * @returns undefined if there is none, or if Docker pushes, which uses only configured logins
  */
-export function readTokenLogin(env: Environment, inputs: Inputs): FallbackLogin | undefined {
+export function readTokenLogin(env: Environment, inputs: Inputs): TokenLogin | undefined {
   const { GITHUB_ACTOR: username = '', GITHUB_SERVER_URL: server } = env
   const password = inputOf(env, 'token')
   // Gitea and Forgejo run with GitHub's URL if a job sets it.

@@ -47,7 +47,7 @@ import type { Result, Tools } from './mode.ts'
  * verifies each image at the registries, composes the index and plans what happens to each tag. Then writes: copies
  * images to repositories that lack them, stores the index by digest and reads it back, attests it if asked to, and moves the
  * tags.
- * @throws ActionError. Until the index is stored, every tag is as it was; after that, the error says where each tag is
+ * @throws ActionError. Until tags move, every tag is as it was; after that, the error says where each tag is
  */
 export async function merge(inputs: MergeInputs, workflow: Workflow, tools: Tools): Promise<Result> {
   const { deferExit, signal } = tools.cancellation ?? NOT_CANCELLABLE

@@ -5,8 +5,8 @@ import { lastLines, sanitizeLine } from '../text.ts'
 const FEATURES = ['--extra-experimental-features', 'nix-command flakes']
 
 export interface NixRunOptions {
-  /** `script` if Nix runs a program that the flake provides. */
-  readonly trust?: 'nix' | 'script'
+  /** `no-logins` if Nix runs a program that the flake provides. */
+  readonly trust?: 'no-secrets' | 'no-logins'
   /** Whether to print the command, if its output is shown. */
   readonly echo?: boolean
 }
@@ -19,7 +19,7 @@ export interface NixRunOptions {
 export async function runNix(
   args: readonly string[],
   shown: Shown,
-  { trust = 'nix', echo = true }: NixRunOptions = {},
+  { trust = 'no-secrets', echo = true }: NixRunOptions = {},
 ): Promise<CommandResult> {
   const result = await runCommand('nix', [...FEATURES, ...args], { trust, shown, echo })
   if (result !== undefined) return result
@@ -31,7 +31,7 @@ const VERSION_TIMEOUT = 10_000
 
 /** Returns the version of Nix: `Nix 2.34.1`, `Lix 2.93.0`. @throws NixError if Nix is not installed */
 export async function findNixVersion(): Promise<string> {
-  const result = await runCommand('nix', ['--version'], { trust: 'nix', timeoutMs: VERSION_TIMEOUT })
+  const result = await runCommand('nix', ['--version'], { trust: 'no-secrets', timeoutMs: VERSION_TIMEOUT })
   if (result === undefined) throw nixMissing()
   return formatNixVersion(result.stdout)
 }

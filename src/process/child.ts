@@ -110,11 +110,11 @@ type Environment = Readonly<Record<string, string | undefined>>
 /**
  * How much of the step's environment a program gets.
  * `everything`: all of it but the input `token`, for Docker and credential helpers, which may need it to log in.
- * `nix`: without the secrets and command files of the step, for Nix and other tools that read the flake, and for the
- * script in `test`.
- * `script`: without the configuration of registry logins as well, for programs that the flake provides.
+ * `no-secrets`: without the secrets and command files of the step, for Nix, Git and other tools, and for the script in
+ * `test`.
+ * `no-logins`: without the configuration of registry logins as well, for programs that the flake provides.
  */
-export type Trust = 'everything' | 'nix' | 'script'
+export type Trust = 'everything' | 'no-secrets' | 'no-logins'
 
 /**
  * Returns the environment for a child process. Unless the program is fully trusted, removes the step's inputs, the tokens
@@ -148,6 +148,6 @@ const REGISTRY_LOGINS = /^(DOCKER_CONFIG|REGISTRY_AUTH_FILE|DOCKER_AUTH_CONFIG)$
 
 const WITHHELD: Readonly<Record<Trust, readonly RegExp[]>> = {
   everything: [/^INPUT_TOKEN$/i],
-  nix: [STEP_SECRETS],
-  script: [STEP_SECRETS, REGISTRY_LOGINS],
+  'no-secrets': [STEP_SECRETS],
+  'no-logins': [STEP_SECRETS, REGISTRY_LOGINS],
 }

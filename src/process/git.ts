@@ -6,7 +6,7 @@ import { runCommand } from './command.ts'
  * @returns the trimmed output, undefined if the command fails or Git is not installed
  */
 export async function runGit(folder: string, args: readonly string[]): Promise<string | undefined> {
-  const result = await runCommand('git', ['-c', 'safe.directory=*', '-C', folder, ...args], { trust: 'nix' })
+  const result = await runCommand('git', ['-c', 'safe.directory=*', '-C', folder, ...args], { trust: 'no-secrets' })
   return result?.exitCode === 0 ? result.stdout.trim() : undefined
 }
 
@@ -25,7 +25,7 @@ export async function readHead(folder: string): Promise<string | undefined> {
  */
 export async function readOrigin(folder: string): Promise<string | undefined> {
   const args = ['-c', 'safe.directory=*', '-C', folder, 'config', '--get', 'remote.origin.url']
-  const result = await runCommand('git', args, { trust: 'nix' })
+  const result = await runCommand('git', args, { trust: 'no-secrets' })
   return (result?.exitCode === 0 && result.stdout.trim()) || undefined
 }
 

@@ -93,7 +93,7 @@ async function addToStore(
   { store, storeOptions }: NixSetup,
 ): Promise<string> {
   // Not `nix store add-path`, which reads the whole file into memory in Nix 2.8.
-  const result = await runCommand('nix-store', [...storeOptions, '--add', place], { trust: 'nix' })
+  const result = await runCommand('nix-store', [...storeOptions, '--add', place], { trust: 'no-secrets' })
   if (result === undefined) throw nixMissing()
   const storePath = result.stdout.trim()
   if (result.exitCode === 0 && isStorePath(storePath)) return storePath
@@ -175,7 +175,7 @@ export async function copyToLayout(call: CopyCall): Promise<void> {
     '--dest-oci-accept-uncompressed-layers',
     `oci:${layout}:image`,
   ]
-  const { exitCode, log } = await runNix(args, true, { trust: 'script' })
+  const { exitCode, log } = await runNix(args, true, { trust: 'no-logins' })
   if (exitCode === 0) return
   const space = formatFreeSpace(await freeSpace([setup.store.place, dirname(layout)]))
   throw new NixError({

@@ -35,7 +35,7 @@ export async function testImage(
     // A file: from the standard input, the programs in the script would read the rest of it.
     const file = join(folder, 'test.sh')
     await writeFile(file, `${script}\n`)
-    const options = { trust: 'nix', shown: true, echo: false, variables } as const
+    const options = { trust: 'no-secrets', shown: true, echo: false, variables } as const
     return log.groupToolOutput(`Test ${image}`, () => runCommand('bash', ['-c', RUN_FILE, 'bash', file], options))
   })
   if (result === undefined) throw noBash()

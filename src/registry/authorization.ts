@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Http } from '../http/client.ts'
 import { formatRepository, type Repository } from '../oci/reference.ts'
 import type { Challenge } from './challenge.ts'
-import { type Credential, type CredentialSource, isFallback } from './credentials.ts'
+import { type Credential, type CredentialSource, isTokenLogin } from './credentials.ts'
 import { RegistryError } from './registry-error.ts'
 import { type Access, encodeBasic, fetchToken, isLoginRefusal, type Token } from './token.ts'
 
@@ -84,7 +84,7 @@ export function createAuthorization({ http, credentials, onSecret }: RegistrySet
       return token
     }
     const credential = await loginOf(repository)
-    if (access === 'pull' && isFallback(credential)) {
+    if (access === 'pull' && isTokenLogin(credential)) {
       const anonymous = await fetchWith(undefined).catch(ignoreMissingLogin)
       if (anonymous !== undefined) return anonymous
     }

@@ -12,8 +12,8 @@ export type Credential =
       readonly kind: 'password'
       readonly username: string
       readonly password: string
-      /** Whether this is the login that is used because none is configured for the registry: see `withFallback`. */
-      readonly fallback?: true
+      /** Whether this is the login with the input `token`: see `TokenLogin`. */
+      readonly fromTokenInput?: true
     }
   | { readonly kind: 'identity-token'; readonly token: string }
 
@@ -52,27 +52,30 @@ export function credentialsFrom(files: CredentialFiles, onSecret: (secret: strin
   }
 }
 
-/** A login for one registry that is used if none is configured for it. */
-export interface FallbackLogin {
+/**
+ * The login with the input `token`, which is used if none is configured for its registry. Errors name `token`, pulls first
+ * try without a login, and only the registry's own origin gets it.
+ */
+export interface TokenLogin {
   readonly host: string
   readonly username: string
   readonly password: string
 }
 
 /**
- * Adds a login for one registry to a source of credentials. Configured credentials take precedence, even if the registry
+ * Adds the login with the input `token` to a source of credentials. Configured credentials take precedence, even if the registry
  * refuses them: the error must show that they are wrong.
  */
-export function withFallback(source: CredentialSource, login: FallbackLogin | undefined): CredentialSource {
+export function withTokenLogin(source: CredentialSource, login: TokenLogin | undefined): CredentialSource {
   if (login === undefined) return source
   const { host, username, password } = login
-  const credential: Credential = { kind: 'password', username, password, fallback: true }
+  const credential: Credential = { kind: 'password', username, password, fromTokenInput: true }
   return async (repository) => (await source(repository)) ?? (repository.host === host ? credential : undefined)
 }
 
-/** Reports whether a credential is used because no login is configured. */
-export function isFallback(credential: Credential | undefined): boolean {
-  return credential?.kind === 'password' && credential.fallback === true
+/** Reports whether a credential is the login with the input `token`. */
+export function isTokenLogin(credential: Credential | undefined): boolean {
+  return credential?.kind === 'password' && credential.fromTokenInput === true
 }
 
 const AUTH_ENTRY = v.object({

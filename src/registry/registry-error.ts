@@ -11,7 +11,7 @@ export type RegistryProblem =
   /** A token service has answered with status 403: the password is wrong, or the login has no access. */
   | 'refused-login'
   /** No login is configured, and a token service has refused the one that was used instead. */
-  | 'refused-fallback'
+  | 'refused-token'
   | 'denied'
   /** A tag exists, and the registry refuses to move it. */
   | 'tag-exists'

@@ -6,7 +6,7 @@ import { readJson } from '../json.ts'
 import { formatRepository, type Repository } from '../oci/reference.ts'
 import { sanitizeLine } from '../text.ts'
 import { type Challenge, realmProblem } from './challenge.ts'
-import { type Credential, isFallback } from './credentials.ts'
+import { type Credential, isTokenLogin } from './credentials.ts'
 import { RegistryError, type RegistryProblem, retryDoubtful } from './registry-error.ts'
 
 /** The action of a request on a repository, as in the scope of a token. */
@@ -72,7 +72,7 @@ function realmOf({ challenge, registry, credential, repository }: TokenCall): UR
   const { realm } = challenge
   const problem =
     realmProblem(realm, registry, credential !== undefined) ??
-    (isFallback(credential) ? foreignRealmProblem(realm, registry) : undefined)
+    (isTokenLogin(credential) ? foreignRealmProblem(realm, registry) : undefined)
   if (problem === undefined) return new URL(realm)
   throw new RegistryError({
     host: repository.host,
@@ -168,8 +168,8 @@ function loginRefusal({ repository, credential, accepted }: TokenCall, status: n
   if (credential === undefined)
     return ['no-credentials', `authentication required, but no credentials were found for ${host}`]
   const login = credential.kind === 'password' ? `the user "${credential.username}"` : 'the stored identity token'
-  if (isFallback(credential) && !accepted)
-    return ['refused-fallback', `${host} refused \`token\`, which is used because no login for ${host} is configured`]
+  if (isTokenLogin(credential) && !accepted)
+    return ['refused-token', `${host} refused \`token\`, which is used because no login for ${host} is configured`]
   if (accepted) return ['denied', `${host} denied access to ${login}`]
   const refused = `${host} did not accept the credentials of ${login}`
   return status === 403
