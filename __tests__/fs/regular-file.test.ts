@@ -33,8 +33,8 @@ async function link(name: string, target: string): Promise<string> {
   return join(root, name)
 }
 
-async function read(path: string): Promise<string> {
-  const file = await openRegularFile(path, root)
+async function read(path: string, within = root): Promise<string> {
+  const file = await openRegularFile(path, within)
   try {
     return (await readWhole(file, path)).toString()
   } finally {
@@ -68,6 +68,18 @@ describe('a path', () => {
     await symlink('/nix/store/../../../secret', join(store, 'six'))
     await symlink('/nix/store/seven', join(store, 'seven'))
     for (const path of ['six', 'seven']) await expect(text(join(store, path))).rejects.toThrow(FileError)
+  })
+
+  test('may have links to a store path that is in both stores of this runner', async () => {
+    // Stands for /nix/store.
+    const other = join(folder, 'system/store')
+    const store = join(folder, 'root', other)
+    for (const place of [other, store]) {
+      await mkdir(join(place, 'one'), { recursive: true })
+      await writeFile(join(place, 'one/file'), `in ${place}`)
+    }
+    await symlink(join(other, 'one'), join(store, 'two'))
+    expect(await read(join(store, 'two/file'), store)).toBe(`in ${store}`)
   })
 
   test('may have links that stay in the folder', async () => {

@@ -166,7 +166,19 @@ describe('in a store below another root', () => {
     expect(step.log).not.toContain('instead of its description')
     const { manifest } = await readPushed(step.outputs.image)
     expect(manifest.layers.length).toBeGreaterThan(1)
-    expect(step.log).not.toContain('without hashes')
+    const listed = step.filesLeft.match(/"comment":"\/[^"]*"/g) ?? []
+    expect(listed).not.toEqual([])
+    for (const comment of listed) expect(comment).toContain('\\nnarHash: sha256-')
+  })
+
+  test('the layers are read from a script whose package does not name the description', async () => {
+    const packages =
+      'let stream = removeAttrs (image { }).stream [ "conf" ]; in { inherit stream; app = image { } // { inherit stream; }; }'
+    const flake = await layeredFlake(lab, packages)
+    const { env, url } = await rootless(flake, ['packages.x86_64-linux.stream'])
+    const inputs = { attribute: 'app', push: 'false' }
+    const step = passed(await lab.build('x86_64-linux', { cwd: flake, env: { ...env, NIX_REMOTE: url }, inputs }))
+    expect(step.log).not.toContain('instead of its description')
   })
 
   test('a script is not run, because the programs that it names are not found', async () => {

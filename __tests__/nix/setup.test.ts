@@ -174,6 +174,16 @@ describe('the store on this runner', () => {
     expect(locateStore(url, here)).toEqual({ name: '/nix/store', place })
   })
 
+  test('is where the setting says, also for programs that get no other arguments', async () => {
+    const settings = { store: 'local?root=/tmp/store', builders: '', extraPlatforms: [], systemFeatures: undefined }
+    const systems = { system: 'x86_64-linux', runnerSystem: 'x86_64-linux' }
+    const args = ['--impure', '--store', 'local?root=/tmp/store', '-L']
+    expect(await setupOf(systems, settings, args)).toMatchObject({
+      store: { place: '/tmp/store/nix/store' },
+      storeOptions: ['--store', 'local?root=/tmp/store'],
+    })
+  })
+
   test('is in the user’s home if there is no other one', () => {
     const alone = { ...here, withoutSystemStore: true }
     const place = '/home/runner/.local/share/nix/root/nix/store'

@@ -1,12 +1,12 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { delimiter, dirname, join } from 'node:path'
 import { describe, expect, test } from '@jest/globals'
 import type { ImageSource } from '../../src/image/source.ts'
 import { type Digest, digestOf } from '../../src/oci/reference.ts'
 import { keepSbom, type PublishedSbom, type SbomSettings, startSbom } from '../../src/push/sbom.ts'
 import { fetchImage, type PublishedImage, withAttestations } from '../../src/registry/image.ts'
 import { attestationAnnotations } from '../../src/sbom/attestation.ts'
-import { type Client, connect } from '../registry/connect.ts'
+import { afterwards, type Client, connect } from '../registry/connect.ts'
 import { auditableSection, elfFile } from '../sbom/elf-file.ts'
 import { makeArchive, writeTar } from '../support/image.ts'
 import { makeLayout } from '../support/layout.ts'
@@ -150,6 +150,20 @@ describe('the SBOM of an image', () => {
     )
   })
 
+  test('has the hashes of store paths in a store below another root', async () => {
+    const root = join(folder, 'root')
+    await mkdir(join(root, APP), { recursive: true })
+    const narHash = `sha256-${'A'.repeat(43)}=`
+    const facts = JSON.stringify([{ path: `/${APP}`, narHash, references: [] }])
+    await nixIs(`case "$*" in *"--store ${root} /${APP}") echo '${facts}';; *) exit 1;; esac`)
+    const { server, client } = await connect()
+    const { contents, images } = await push(made, client)
+    const setup = { store: { name: '/nix/store', place: join(root, 'nix/store') }, storeOptions: ['--store', root] }
+    const sbom = await startSbom(SOURCE, { ...settings(), setup }, client, logOf(client)).attach(contents, images)
+    const { document } = await sbomAt(server, sbom?.digest)
+    expect(JSON.stringify(document)).toContain(`/${APP}\\nnarHash: ${narHash}`)
+  })
+
   test('that a registry refuses fails the step', async () => {
     const { server, client } = await connect()
     const pushed = await push(made, client)
@@ -224,6 +238,16 @@ describe('the programs in layers that are read', () => {
     expect(await programsOf((onProgram) => pushLayout(layout, client, { onProgram }))).toEqual(PROGRAMS)
   })
 })
+
+/** Puts a shell script first on the PATH as Nix. */
+async function nixIs(script: string): Promise<void> {
+  const { PATH } = process.env
+  afterwards(async () => {
+    process.env.PATH = PATH
+  })
+  await writeFile(join(folder, 'nix'), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
+  process.env.PATH = `${folder}${delimiter}${PATH}`
+}
 
 function rootLayerOnly() {
   const comment = `store paths: ['/nix/store/${'d'.repeat(32)}-app-customisation-layer']`

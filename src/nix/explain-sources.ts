@@ -32,7 +32,7 @@ const PURE_EVALUATION: readonly (readonly [RegExp, (context: BuildContext, match
     () => 'Replace `builtins.currentTime` with `self.lastModified`, the time of the commit.',
   ],
   [
-    /access to (?:absolute|canonical) path '([^']+)' is forbidden in pure eval/,
+    /access to (?:absolute|canonical) path '([^']+)' is forbidden in (?:pure eval|restricted mode)/,
     (_, [, path = '']) =>
       `Copy ${path} into the repository, and write its path relative to the file that uses it, such as \`./${path.split('/').at(-1)}\`.`,
   ],
