@@ -46492,7 +46492,7 @@ __nccwpck_require__.a(__webpack_module__, async (__webpack_handle_async_dependen
 
 
 process.env.UV_THREADPOOL_SIZE ??= String((0,node_os__WEBPACK_IMPORTED_MODULE_0__.availableParallelism)());
-(0,node_v8__WEBPACK_IMPORTED_MODULE_1__.setFlagsFromString)('--heap-growing-percent=300');
+(0,node_v8__WEBPACK_IMPORTED_MODULE_1__.setFlagsFromString)('--heap-growing-percent=400');
 process.noDeprecation = true;
 const exitCode = await start(process.argv.slice(2));
 if (!(0,_actions_cancel_js__WEBPACK_IMPORTED_MODULE_2__/* .isCancelled */ .mm)())

@@ -31,7 +31,7 @@ export async function measure(code: string, ...args: readonly string[]): Promise
     const [, peak] = /^VmHWM:\\s+(\\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'))
     writeSync(1, '\\n' + JSON.stringify({ ...result, peak: peak * 1024 }))`
   // The same settings as in index.ts.
-  const node = ['--heap-growing-percent=300', '--input-type=module', '--eval', script, ...args]
+  const node = ['--heap-growing-percent=400', '--input-type=module', '--eval', script, ...args]
   const { stdout } = await promisify(execFile)(process.execPath, node, { maxBuffer: 64 * 1024 * 1024 })
   return JSON.parse(stdout.slice(stdout.lastIndexOf('\n')))
 }
