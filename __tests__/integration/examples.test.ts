@@ -166,7 +166,7 @@ const NIXPKGS = `{
     legacyPackages = builtins.mapAttrs (system: architecture: {
       hello = "/hello";
       dockerTools.buildLayeredImage = { name, config }:
-        assert config.Cmd == [ "/hello/bin/hello" ];
+        assert config.Entrypoint == [ "/hello/bin/hello" ];
         (import ./image.nix { inherit system architecture; layered = true; }).tarGz;
     }) { x86_64-linux = "amd64"; aarch64-linux = "arm64"; };
   };

@@ -107,7 +107,7 @@ test('the group shows the progress of the build, and runs no workflow commands',
   expect(log).not.toContain('@nix')
   expect(log).not.toContain('\u001b[2K')
   expect(log).toMatch(
-    /^nix-image-action .*\nEvaluating .*\nDisk space before the build: [\d.]+ .?B are free for .*\n(?:.*\n)*Disk space after the build: /,
+    /^nix-image-action .*\nUsing .*\nEvaluating .*\nDisk space before the build: [\d.]+ .?B are free for .*\n(?:.*\n)*Disk space after the build: /,
   )
   // The result is not an image, which is the only error.
   expect(errors).toEqual([expect.stringContaining('docker-image-app.tar')])
