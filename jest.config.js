@@ -7,6 +7,13 @@ export const shared = {
   transform: { '^.+\\.ts$': ['@swc/jest', { jsc: { target: 'es2024', parser: { syntax: 'typescript' } } }] },
 }
 
+/** Unit tests that take long: parts of the names of their files. Without them, the others take less than two minutes. */
+const SLOW = [
+  ...['/faults/', '/fuzz/', '/image/hostile', '/image/source\\.', '/image/store-layer', '/nix/hostile'],
+  ...['/compress/compress\\.', '/push/damaged', '/push/truncated', '/record/artifacts'],
+]
+const ELSEWHERE = ['<rootDir>/__tests__/integration/', '<rootDir>/__tests__/registries/']
+
 export default {
   // For slow machines: what hangs ends here, and nothing else does.
   testTimeout: 60_000,
@@ -20,7 +27,13 @@ export default {
       ...shared,
       displayName: 'unit',
       testMatch: ['<rootDir>/__tests__/**/*.test.ts'],
-      testPathIgnorePatterns: ['<rootDir>/__tests__/integration/', '<rootDir>/__tests__/registries/'],
+      testPathIgnorePatterns: [...ELSEWHERE, ...SLOW],
+    },
+    {
+      ...shared,
+      displayName: 'slow',
+      testRegex: SLOW.map((part) => `${part}.*test\\.ts$`),
+      testPathIgnorePatterns: ELSEWHERE,
     },
     {
       ...shared,

@@ -12,7 +12,9 @@ const missing = isStrict ? '' : listMissing()
 
 await run(missing === '' ? args : ['--selectProjects', 'unit', '--ci', ...args])
 if (missing !== '') {
-  console.log(`\nOnly the unit tests ran, because the integration tests need more. ${missing}`)
+  console.log(
+    `\nOnly the unit tests ran, without the slow ones (npm run test:unit), because the integration tests need more. ${missing}`,
+  )
   console.log('To install them: node scripts/setup.mjs')
 }
 
