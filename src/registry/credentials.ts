@@ -63,8 +63,8 @@ export interface TokenLogin {
 }
 
 /**
- * Adds the login with the input `token` to a source of credentials. Configured credentials take precedence, even if the registry
- * refuses them: the error must show that they are wrong.
+ * Adds the login with the input `token` to a source of credentials. Configured credentials take precedence, even if the
+ * registry refuses them: the error must show that they are wrong.
  */
 export function withTokenLogin(source: CredentialSource, login: TokenLogin | undefined): CredentialSource {
   if (login === undefined) return source
